@@ -1,0 +1,242 @@
+#include "base/files.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <linux/openat2.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <memory>
+
+#include "base/strings.h"
+
+#ifndef CLOSE_RANGE_CLOEXEC
+#define CLOSE_RANGE_CLOEXEC (1U << 2U)
+#endif
+
+namespace arca::base {
+namespace {
+
+constexpr int kOpenat2Tries = 128;  // EAGAIN means "something was renamed meanwhile"; it passes
+
+struct DirCloser {
+    void operator()(DIR* dir) const noexcept { (void)::closedir(dir); }
+};
+using DirPtr = std::unique_ptr<DIR, DirCloser>;
+
+Result<DirPtr> openDirStream(int dir_fd, const std::string& path) {
+    ARCA_TRY(UniqueFd fd, openAt(dir_fd, path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW));
+    DirPtr dir(::fdopendir(fd.get()));
+    if (!dir) return failErrno("open directory " + path);
+    (void)fd.release();  // owned by the stream now
+    return dir;
+}
+
+}  // namespace
+
+Result<UniqueFd> openAt(int dir_fd, const std::string& path, int flags, mode_t mode) {
+    UniqueFd fd(::openat(dir_fd, path.c_str(), flags | O_CLOEXEC, mode));
+    if (!fd.valid()) return failErrno("open " + path);
+    return fd;
+}
+
+Result<UniqueFd> openInRoot(int root_fd, const std::string& path, int flags, mode_t mode) {
+    open_how how{};
+    how.flags = static_cast<uint64_t>(flags | O_CLOEXEC);
+    how.mode = mode;
+    how.resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS;
+    for (int i = 0; i < kOpenat2Tries; ++i) {
+        UniqueFd fd(
+            static_cast<int>(::syscall(SYS_openat2, root_fd, path.c_str(), &how, sizeof how)));
+        if (fd.valid()) return fd;
+        if (errno != EAGAIN && errno != EINTR) break;
+    }
+    return failErrno("open " + path + " in the container's root");
+}
+
+Result<UniqueFd> makeDirsInRoot(int root_fd, const std::string& path, mode_t mode) {
+    // Fast path: it is all there.
+    auto whole = openInRoot(root_fd, path, O_PATH | O_DIRECTORY);
+    if (whole || whole.error().sysErrno() != ENOENT) return whole;
+    // Each prefix is resolved from the root again, so that a symlink in the middle (absolute ones
+    // too) is followed inside the root; the new part itself is made relative to its parent's
+    // descriptor.
+    std::string done;
+    ARCA_TRY(UniqueFd parent, openInRoot(root_fd, "/", O_PATH | O_DIRECTORY));
+    const std::string clean = cleanPath("/" + path);
+    for (const std::string_view part : split(std::string_view(clean).substr(1), '/')) {
+        if (part.empty()) continue;
+        done += "/" + std::string(part);
+        auto next = openInRoot(root_fd, done, O_PATH | O_DIRECTORY);
+        if (!next && next.error().sysErrno() == ENOENT) {
+            if (::mkdirat(parent.get(), std::string(part).c_str(), mode) != 0 && errno != EEXIST) {
+                return failErrno("mkdir " + done + " in the container's root");
+            }
+            next = openInRoot(root_fd, done, O_PATH | O_DIRECTORY);
+        }
+        if (!next) return next;
+        parent = std::move(*next);
+    }
+    return parent;
+}
+
+Result<std::string> readAll(int fd, size_t limit_bytes) {
+    std::string out;
+    constexpr size_t kChunk = 16384;
+    while (true) {
+        const size_t used = out.size();
+        out.resize(used + kChunk);
+        const ssize_t n = ::read(fd, out.data() + used, kChunk);
+        if (n < 0 && errno == EINTR) {
+            out.resize(used);
+            continue;
+        }
+        if (n < 0) return failErrno("read");
+        out.resize(used + static_cast<size_t>(n));
+        if (n == 0) return out;
+        if (out.size() > limit_bytes) {
+            return fail(Code::kInvalidArgument,
+                        "larger than the limit of " + std::to_string(limit_bytes) + " bytes");
+        }
+    }
+}
+
+Result<std::string> readFile(const std::string& path, size_t limit_bytes, int dir_fd) {
+    ARCA_TRY(UniqueFd fd, openAt(dir_fd, path, O_RDONLY));
+    auto data = readAll(fd.get(), limit_bytes);
+    if (!data) return fail(std::move(data).error().withContext(path));
+    return data;
+}
+
+Result<> writeAll(int fd, std::string_view data) {
+    while (!data.empty()) {
+        const ssize_t n = ::write(fd, data.data(), data.size());
+        if (n < 0 && errno == EINTR) continue;
+        if (n < 0) return failErrno("write");
+        data.remove_prefix(static_cast<size_t>(n));
+    }
+    return {};
+}
+
+Result<> writeControlFile(int dir_fd, const std::string& path, std::string_view data) {
+    ARCA_TRY(UniqueFd fd, openAt(dir_fd, path, O_WRONLY));
+    ssize_t n = 0;
+    do {
+        n = ::write(fd.get(), data.data(), data.size());
+    } while (n < 0 && errno == EINTR);
+    const std::string what = "write \"" + printable(data.substr(0, 80)) + "\" to " + path;
+    if (n < 0) return failErrno(what);
+    if (static_cast<size_t>(n) != data.size()) return fail(Code::kSystem, what + ": short write");
+    return {};
+}
+
+Result<> replaceFile(int dir_fd, const std::string& name, std::string_view data, mode_t mode) {
+    const std::string temp = "." + name + ".new";
+    if (::unlinkat(dir_fd, temp.c_str(), 0) != 0 && errno != ENOENT)
+        return failErrno("unlink " + temp);
+    {
+        ARCA_TRY(UniqueFd fd, openAt(dir_fd, temp, O_WRONLY | O_CREAT | O_EXCL, mode));
+        auto written = writeAll(fd.get(), data);
+        if (written && ::fsync(fd.get()) != 0) written = failErrno("fsync");
+        if (!written) {
+            (void)::unlinkat(dir_fd, temp.c_str(), 0);
+            return fail(std::move(written).error().withContext(name));
+        }
+    }
+    if (::renameat(dir_fd, temp.c_str(), dir_fd, name.c_str()) != 0) {
+        auto error = failErrno("rename " + temp + " to " + name);
+        (void)::unlinkat(dir_fd, temp.c_str(), 0);
+        return error;
+    }
+    return {};
+}
+
+Result<> makeDirs(const std::string& path, mode_t mode) {
+    const std::string clean = cleanPath(path);
+    size_t at = 0;
+    while (at != std::string::npos) {
+        at = clean.find('/', at + 1);
+        const std::string prefix = clean.substr(0, at);
+        if (::mkdir(prefix.c_str(), mode) != 0 && errno != EEXIST) {
+            const int why = errno;
+            struct stat st {};
+            // A read-only or guarded parent that exists is no obstacle.
+            if (::stat(prefix.c_str(), &st) == 0 && S_ISDIR(st.st_mode)) continue;
+            return failErrno("mkdir " + prefix, why);
+        }
+    }
+    struct stat st {};
+    if (::stat(clean.c_str(), &st) != 0) return failErrno("stat " + clean);
+    if (!S_ISDIR(st.st_mode)) return failErrno("mkdir " + clean, ENOTDIR);
+    return {};
+}
+
+namespace {
+
+Result<> removeTreeOnDevice(int dir_fd, const std::string& name, dev_t device) {
+    struct stat st {};
+    if (::fstatat(dir_fd, name.c_str(), &st, AT_SYMLINK_NOFOLLOW) != 0) {
+        if (errno == ENOENT) return {};
+        return failErrno("stat " + name);
+    }
+    if (S_ISDIR(st.st_mode)) {
+        if (st.st_dev != device)
+            return failErrno("remove " + name + ": something is mounted on it", EBUSY);
+        ARCA_TRY(const std::vector<std::string> entries, listDir(dir_fd, name));
+        ARCA_TRY(UniqueFd fd, openAt(dir_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW));
+        for (const std::string& entry : entries) {
+            ARCA_CHECK(removeTreeOnDevice(fd.get(), entry, device));
+        }
+    }
+    if (::unlinkat(dir_fd, name.c_str(), S_ISDIR(st.st_mode) ? AT_REMOVEDIR : 0) != 0 &&
+        errno != ENOENT) {
+        return failErrno("remove " + name);
+    }
+    return {};
+}
+
+}  // namespace
+
+Result<> removeTree(int dir_fd, const std::string& name) {
+    struct stat st {};
+    if (::fstatat(dir_fd, name.c_str(), &st, AT_SYMLINK_NOFOLLOW) != 0) {
+        if (errno == ENOENT) return {};
+        return failErrno("stat " + name);
+    }
+    return removeTreeOnDevice(dir_fd, name, st.st_dev);
+}
+
+Result<std::vector<std::string>> listDir(int dir_fd, const std::string& path) {
+    ARCA_TRY(DirPtr dir, openDirStream(dir_fd, path));
+    std::vector<std::string> names;
+    while (true) {
+        errno = 0;
+        const dirent* entry = ::readdir(dir.get());
+        if (entry == nullptr) break;
+        const std::string_view name = entry->d_name;
+        if (name != "." && name != "..") names.emplace_back(name);
+    }
+    if (errno != 0) return failErrno("read directory " + path);
+    std::sort(names.begin(), names.end());
+    return names;
+}
+
+std::string fdPath(int fd) {
+    return "/proc/self/fd/" + std::to_string(fd);
+}
+
+Result<> closeOnExecFrom(int first) {
+    if (::syscall(SYS_close_range, static_cast<unsigned>(first), ~0U, CLOSE_RANGE_CLOEXEC) == 0)
+        return {};
+    ARCA_TRY(const std::vector<std::string> names, listDir(AT_FDCWD, "/proc/self/fd"));
+    for (const std::string& name : names) {
+        const auto fd = parseNumber<int>(name);
+        if (fd && *fd >= first) (void)::fcntl(*fd, F_SETFD, FD_CLOEXEC);
+    }
+    return {};
+}
+
+}  // namespace arca::base

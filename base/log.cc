@@ -1,0 +1,135 @@
+#include "base/log.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cstdio>
+#include <ctime>
+
+#include "base/files.h"
+#include "base/unique_fd.h"
+
+namespace arca::base::log {
+namespace {
+
+struct State {
+    UniqueFd file;
+    Format format = Format::kText;
+    Level level = Level::kInfo;
+};
+
+State& state() {
+    static State instance;
+    return instance;
+}
+
+std::string_view levelName(Level level) {
+    switch (level) {
+        case Level::kDebug:
+            return "debug";
+        case Level::kInfo:
+            return "info";
+        case Level::kWarning:
+            return "warning";
+        case Level::kError:
+            return "error";
+    }
+    return "error";
+}
+
+// Length of the well-formed UTF-8 sequence at the start of `text`, 0 if it is not one.
+size_t utf8Length(std::string_view text) {
+    const auto byte = [&](size_t i) { return static_cast<unsigned char>(text[i]); };
+    const unsigned char lead = byte(0);
+    if (lead < 0x80) return 1;
+    size_t length = 0;
+    unsigned char low = 0x80;
+    unsigned char high = 0xbf;
+    if (lead >= 0xc2 && lead <= 0xdf) length = 2;
+    if (lead >= 0xe0 && lead <= 0xef) length = 3;
+    if (lead >= 0xf0 && lead <= 0xf4) length = 4;
+    if (lead == 0xe0) low = 0xa0;
+    if (lead == 0xed) high = 0x9f;
+    if (lead == 0xf0) low = 0x90;
+    if (lead == 0xf4) high = 0x8f;
+    if (length == 0 || text.size() < length) return 0;
+    if (byte(1) < low || byte(1) > high) return 0;
+    for (size_t i = 2; i < length; ++i) {
+        if (byte(i) < 0x80 || byte(i) > 0xbf) return 0;
+    }
+    return length;
+}
+
+std::string quoted(std::string_view text) {
+    std::string out = "\"";
+    while (!text.empty()) {
+        const size_t length = utf8Length(text);
+        const char c = text.front();
+        const auto byte = static_cast<unsigned char>(c);
+        if (length == 0) {
+            out += "\\ufffd";
+        } else if (c == '"' || c == '\\') {
+            out += '\\';
+            out += c;
+        } else if (c == '\n') {
+            out += "\\n";
+        } else if (c == '\t') {
+            out += "\\t";
+        } else if (byte < 0x20 || byte == 0x7f) {
+            char escape[8];
+            (void)std::snprintf(escape, sizeof escape, "\\u%04x", byte);
+            out += escape;
+        } else {
+            out += text.substr(0, length);
+        }
+        text.remove_prefix(length == 0 ? 1 : length);
+    }
+    return out + "\"";
+}
+
+std::string now() {
+    const std::time_t seconds = std::time(nullptr);
+    std::tm broken_down{};
+    (void)::gmtime_r(&seconds, &broken_down);
+    char text[32];
+    (void)std::strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%SZ", &broken_down);
+    return text;
+}
+
+}  // namespace
+
+Result<> setUp(const Options& options) {
+    State& current = state();
+    current.format = options.format;
+    current.level = options.level;
+    if (options.path.empty()) return {};
+    ARCA_TRY(current.file,
+             openAt(AT_FDCWD, options.path, O_WRONLY | O_CREAT | O_APPEND | O_SYNC, 0644));
+    return {};
+}
+
+bool hasFile() {
+    return state().file.valid();
+}
+
+std::string formatLine(Format format, Level level, std::string_view message,
+                       std::string_view time) {
+    const std::string name(levelName(level));
+    const std::string stamp(time);
+    if (format == Format::kJson) {
+        return R"({"level":")" + name + R"(","msg":)" + quoted(message) + R"(,"time":")" + stamp +
+               "\"}";
+    }
+    return "time=\"" + stamp + "\" level=" + name + " msg=" + quoted(message);
+}
+
+void write(Level level, std::string_view message) {
+    const State& current = state();
+    if (level < current.level) return;
+    const std::string line = formatLine(current.format, level, message, now()) + "\n";
+    // Nobody is left to tell when the log itself cannot be written.
+    (void)writeAll(current.file.valid() ? current.file.get() : STDERR_FILENO, line);
+}
+
+}  // namespace arca::base::log

@@ -1,0 +1,53 @@
+// Log lines in the shapes that callers of runtimes parse: runc's text and JSON forms.
+//
+// One Logger a program, set up once in main before threads start; log() may be called from any
+// thread. `error` = the operation failed; `warning` = what the spec calls a warning; the rest is
+// `debug`.
+#pragma once
+
+#include <string>
+#include <string_view>
+
+#include "base/result.h"
+
+namespace arca::base::log {
+
+enum class Level { kDebug, kInfo, kWarning, kError };
+enum class Format { kText, kJson };
+
+struct Options {
+    std::string path;  // empty: stderr; opened O_APPEND|O_CREAT, 0644
+    Format format = Format::kText;
+    Level level = Level::kInfo;
+};
+
+// Opens the log. Fails when `options.path` cannot be opened.
+Result<> setUp(const Options& options);
+
+// Writes one line, with one write(2), so that several processes can share the file:
+//   text  time="2026-01-02T03:04:05Z" level=error msg="..."
+//   json  {"level":"error","msg":"...","time":"2026-01-02T03:04:05Z"}
+// Control bytes are escaped and invalid UTF-8 is replaced, so that a JSON line always decodes.
+// Never fails.
+void write(Level level, std::string_view message);
+
+inline void debug(std::string_view message) {
+    write(Level::kDebug, message);
+}
+inline void info(std::string_view message) {
+    write(Level::kInfo, message);
+}
+inline void warning(std::string_view message) {
+    write(Level::kWarning, message);
+}
+inline void error(std::string_view message) {
+    write(Level::kError, message);
+}
+
+// True when a --log file is in use, i.e. errors are to go to stderr too.
+bool hasFile();
+
+// The line that write() would make, without the line end. For tests.
+std::string formatLine(Format format, Level level, std::string_view message, std::string_view time);
+
+}  // namespace arca::base::log

@@ -1,0 +1,232 @@
+#include "base/subprocess.h"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+
+#include "base/files.h"
+#include "base/process.h"
+#include "base/unique_fd.h"
+
+namespace arca::base {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+struct Pipe {
+    UniqueFd read_end;
+    UniqueFd write_end;
+};
+
+Result<Pipe> makePipe() {
+    std::array<int, 2> fds{};
+    if (::pipe2(fds.data(), O_CLOEXEC) != 0) return failErrno("make a pipe");
+    Pipe result{UniqueFd(fds[0]), UniqueFd(fds[1])};
+    // The child dup2()s these onto 0..2; they must not be one of them already.
+    for (UniqueFd* end : {&result.read_end, &result.write_end}) {
+        if (end->get() > 2) continue;
+        UniqueFd moved(::fcntl(end->get(), F_DUPFD_CLOEXEC, 3));
+        if (!moved.valid()) return failErrno("move a descriptor");
+        *end = std::move(moved);
+    }
+    return result;
+}
+
+std::vector<char*> pointers(const std::vector<std::string>& strings) {
+    std::vector<char*> out;
+    out.reserve(strings.size() + 1);
+    for (const std::string& text : strings) out.push_back(const_cast<char*>(text.c_str()));
+    out.push_back(nullptr);
+    return out;
+}
+
+// All that the child reads, built before the fork: it may only make async-signal-safe calls.
+struct ChildPlan {
+    const char* path;
+    char* const* argv;
+    char* const* envp;
+    const char* cwd;
+    int stdin_fd, stdout_fd, stderr_fd, report_fd;
+};
+
+// CHILD SIDE
+[[noreturn]] void childMain(const ChildPlan& plan) noexcept {
+    (void)::setpgid(0, 0);
+    struct sigaction plain {};
+    plain.sa_handler = SIG_DFL;
+    for (int sig = 1; sig < NSIG; ++sig) (void)::sigaction(sig, &plain, nullptr);
+    sigset_t none;
+    (void)::sigemptyset(&none);
+    (void)::sigprocmask(SIG_SETMASK, &none, nullptr);
+    int error = 0;
+    if (::dup2(plan.stdin_fd, 0) < 0 || ::dup2(plan.stdout_fd, 1) < 0 ||
+        ::dup2(plan.stderr_fd, 2) < 0) {
+        error = errno;
+    } else if (plan.cwd != nullptr && ::chdir(plan.cwd) != 0) {
+        error = errno;
+    } else {
+        (void)::syscall(SYS_close_range, 3U, ~0U, 1U << 2U /* CLOSE_RANGE_CLOEXEC */);
+        (void)::execve(plan.path, plan.argv, plan.envp);
+        error = errno;
+    }
+    // Smaller than PIPE_BUF: whole or not at all.
+    [[maybe_unused]] const ssize_t n = ::write(plan.report_fd, &error, sizeof error);
+    ::_exit(127);
+}
+
+void appendLimited(std::string& out, std::string_view data, size_t limit) {
+    out.append(data.substr(0, limit - std::min(limit, out.size())));
+}
+
+// Reads what is there; false at end of file.
+bool drain(int fd, std::string& out, size_t limit) {
+    std::array<char, 4096> buffer{};
+    while (true) {
+        const ssize_t n = ::read(fd, buffer.data(), buffer.size());
+        if (n > 0) {
+            appendLimited(out, {buffer.data(), static_cast<size_t>(n)}, limit);
+            continue;
+        }
+        if (n == 0) return false;
+        if (errno == EINTR) continue;
+        return errno == EAGAIN;
+    }
+}
+
+struct Streams {
+    UniqueFd input, out, err;
+    std::string_view pending_input;
+};
+
+void feed(Streams& streams) {
+    while (!streams.pending_input.empty()) {
+        const ssize_t n = ::write(streams.input.get(), streams.pending_input.data(),
+                                  streams.pending_input.size());
+        if (n < 0 && errno == EINTR) continue;
+        if (n < 0 && errno == EAGAIN) return;
+        if (n < 0) break;  // EPIPE: it does not want to read; that is its right
+        streams.pending_input.remove_prefix(static_cast<size_t>(n));
+    }
+    streams.pending_input = {};
+    streams.input.reset();
+}
+
+// Pumps the streams until the program ends. False when `deadline` passed first.
+Result<bool> pump(Streams& streams, int pidfd, Clock::time_point deadline, size_t limit,
+                  Outcome& outcome) {
+    while (true) {
+        const auto left =
+            std::chrono::ceil<std::chrono::milliseconds>(deadline - Clock::now()).count();
+        if (left <= 0) return false;
+        const int wait_ms = static_cast<int>(std::min<int64_t>(left, 1000 * 3600));
+        std::array<pollfd, 4> entries{
+            pollfd{pidfd, POLLIN, 0}, pollfd{streams.input.get(), POLLOUT, 0},
+            pollfd{streams.out.get(), POLLIN, 0}, pollfd{streams.err.get(), POLLIN, 0}};
+        const int n = ::poll(entries.data(), entries.size(), wait_ms);
+        if (n < 0 && errno != EINTR) return failErrno("poll");
+        if (n <= 0) continue;
+        if (entries[1].revents != 0) feed(streams);
+        if (entries[2].revents != 0 && !drain(streams.out.get(), outcome.out, limit))
+            streams.out.reset();
+        if (entries[3].revents != 0 && !drain(streams.err.get(), outcome.err, limit))
+            streams.err.reset();
+        if (entries[0].revents != 0) {
+            if (streams.out.valid()) (void)drain(streams.out.get(), outcome.out, limit);
+            if (streams.err.valid()) (void)drain(streams.err.get(), outcome.err, limit);
+            return true;
+        }
+    }
+}
+
+}  // namespace
+
+Result<Outcome> runCommand(const Command& command) {
+    ARCA_TRY(Pipe input, makePipe());
+    ARCA_TRY(Pipe out, makePipe());
+    ARCA_TRY(Pipe err, makePipe());
+    ARCA_TRY(Pipe report, makePipe());
+    const std::vector<std::string> args =
+        command.args.empty() ? std::vector{command.path} : command.args;
+    const std::vector<char*> argv = pointers(args);
+    const std::vector<char*> envp = pointers(command.env);
+    const ChildPlan plan{command.path.c_str(), argv.data(),
+                         envp.data(),          command.cwd.empty() ? nullptr : command.cwd.c_str(),
+                         input.read_end.get(), out.write_end.get(),
+                         err.write_end.get(),  report.write_end.get()};
+    sigset_t all;
+    sigset_t before;
+    (void)::sigfillset(&all);
+    (void)::pthread_sigmask(SIG_SETMASK, &all, &before);
+    const pid_t pid = ::fork();
+    if (pid == 0) childMain(plan);
+    const int fork_errno = errno;
+    (void)::pthread_sigmask(SIG_SETMASK, &before, nullptr);
+    if (pid < 0) return failErrno("fork for " + command.path, fork_errno);
+    (void)::setpgid(pid, pid);  // both sides do it: whoever comes first
+    input.read_end.reset();
+    out.write_end.reset();
+    err.write_end.reset();
+    report.write_end.reset();
+
+    int exec_errno = 0;
+    ssize_t n = 0;
+    do {
+        n = ::read(report.read_end.get(), &exec_errno, sizeof exec_errno);
+    } while (n < 0 && errno == EINTR);
+    if (n == sizeof exec_errno) {
+        (void)reapChild(pid);
+        return failErrno("exec " + command.path, exec_errno);
+    }
+
+    Outcome outcome;
+    Streams streams{std::move(input.write_end), std::move(out.read_end), std::move(err.read_end),
+                    command.input};
+    for (const UniqueFd* fd : {&streams.input, &streams.out, &streams.err}) {
+        if (::fcntl(fd->get(), F_SETFL, O_NONBLOCK) != 0) return failErrno("set O_NONBLOCK");
+    }
+    // The write below may meet a closed pipe; a library function must not change the program's
+    // dispositions.
+    sigset_t pipe_only;
+    (void)::sigemptyset(&pipe_only);
+    (void)::sigaddset(&pipe_only, SIGPIPE);
+    (void)::pthread_sigmask(SIG_BLOCK, &pipe_only, &before);
+    feed(streams);
+    const auto deadline = command.timeout ? Clock::now() + *command.timeout
+                                          : Clock::now() + std::chrono::hours(24 * 365);
+    auto pidfd = openPidfd(pid);
+    Result<bool> ended =
+        pidfd ? pump(streams, pidfd->get(), deadline, command.output_limit_bytes, outcome)
+              : Result<bool>(fail(pidfd.error()));
+    if (sigismember(&before, SIGPIPE) == 0) {
+        const timespec no_wait{};
+        while (::sigtimedwait(&pipe_only, nullptr, &no_wait) > 0) {
+        }
+    }
+    (void)::pthread_sigmask(SIG_SETMASK, &before, nullptr);
+    const bool in_time = ended && *ended;
+    if (!in_time) (void)::kill(-pid, SIGKILL);
+    int status = 0;
+    while (::waitpid(pid, &status, 0) != pid) {
+        if (errno != EINTR) return failErrno("wait for " + command.path);
+    }
+    if (!ended) return fail(std::move(ended).error());
+    if (!in_time) {
+        const double seconds = static_cast<double>(command.timeout->count()) / 1000.0;
+        std::string text = std::to_string(seconds);
+        text.resize(text.find('.') + 2);
+        return fail(Code::kDeadlineExceeded,
+                    command.path + " ran past specified timeout of " + text + "s");
+    }
+    outcome.exit_code = exitCodeFromWaitStatus(status);
+    outcome.signal = WIFSIGNALED(status) ? WTERMSIG(status) : 0;
+    return outcome;
+}
+
+}  // namespace arca::base
