@@ -8,6 +8,7 @@
 #include <ctime>
 
 #include "base/files.h"
+#include "base/strings.h"
 #include "base/unique_fd.h"
 
 namespace arca::base::log {
@@ -38,33 +39,10 @@ std::string_view levelName(Level level) {
     return "error";
 }
 
-// Length of the well-formed UTF-8 sequence at the start of `text`, 0 if it is not one.
-size_t utf8Length(std::string_view text) {
-    const auto byte = [&](size_t i) { return static_cast<unsigned char>(text[i]); };
-    const unsigned char lead = byte(0);
-    if (lead < 0x80) return 1;
-    size_t length = 0;
-    unsigned char low = 0x80;
-    unsigned char high = 0xbf;
-    if (lead >= 0xc2 && lead <= 0xdf) length = 2;
-    if (lead >= 0xe0 && lead <= 0xef) length = 3;
-    if (lead >= 0xf0 && lead <= 0xf4) length = 4;
-    if (lead == 0xe0) low = 0xa0;
-    if (lead == 0xed) high = 0x9f;
-    if (lead == 0xf0) low = 0x90;
-    if (lead == 0xf4) high = 0x8f;
-    if (length == 0 || text.size() < length) return 0;
-    if (byte(1) < low || byte(1) > high) return 0;
-    for (size_t i = 2; i < length; ++i) {
-        if (byte(i) < 0x80 || byte(i) > 0xbf) return 0;
-    }
-    return length;
-}
-
 std::string quoted(std::string_view text) {
     std::string out = "\"";
     while (!text.empty()) {
-        const size_t length = utf8Length(text);
+        const size_t length = utf8SequenceLength(text);
         const char c = text.front();
         const auto byte = static_cast<unsigned char>(c);
         if (length == 0) {

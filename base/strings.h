@@ -36,6 +36,11 @@ std::optional<T> parseNumber(std::string_view text, int base = 10) {
 // \xNN.
 std::string printable(std::string_view text);
 
+// Length in bytes of the well-formed UTF-8 sequence at the start of `text` (no surrogates, nothing
+// overlong); 0 when there is none.
+size_t utf8SequenceLength(std::string_view text);
+bool isUtf8(std::string_view text);
+
 // The clean form of a path by text alone: no "//", "." or trailing "/", ".." taken back (never
 // above an absolute path's "/"). "" becomes ".".
 std::string cleanPath(std::string_view path);
