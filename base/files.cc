@@ -201,10 +201,14 @@ Result<> removeTreeOnDevice(int dir_fd, const std::string& name, dev_t device) {
 }  // namespace
 
 Result<> removeTree(int dir_fd, const std::string& name) {
+    // The file system is that of the directory which `name` is in: `name` may be a mount point.
+    const size_t slash = name.rfind('/');
+    std::string parent = ".";
+    if (slash != std::string::npos) parent = slash == 0 ? "/" : name.substr(0, slash);
     struct stat st {};
-    if (::fstatat(dir_fd, name.c_str(), &st, AT_SYMLINK_NOFOLLOW) != 0) {
+    if (::fstatat(dir_fd, parent.c_str(), &st, 0) != 0) {
         if (errno == ENOENT) return {};
-        return failErrno("stat " + name);
+        return failErrno("stat " + parent);
     }
     return removeTreeOnDevice(dir_fd, name, st.st_dev);
 }

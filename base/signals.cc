@@ -53,9 +53,9 @@ Result<int> parseSignal(std::string_view text) {
         return fail(Code::kInvalidArgument,
                     std::string(texts::kUnknownSignal) + " \"" + printable(text) + "\"");
     };
-    if (const auto number = parseNumber<int>(text)) {
-        if (*number < 0 || *number > kRtMax) return unknown();
-        return *number;
+    if (const auto number = parseNumber<unsigned>(text)) {
+        if (*number > static_cast<unsigned>(kRtMax)) return unknown();
+        return static_cast<int>(*number);
     }
     std::string name = toUpper(text);
     if (name.rfind("SIG", 0) == 0) name.erase(0, 3);

@@ -56,6 +56,12 @@ struct ChildPlan {
     int stdin_fd, stdout_fd, stderr_fd, report_fd;
 };
 
+// What the child tells when it could not execute the program.
+struct ChildFailure {
+    enum Step : int { kStdio, kChdir, kExec } step;
+    int error;  // errno
+};
+
 // CHILD SIDE
 [[noreturn]] void childMain(const ChildPlan& plan) noexcept {
     (void)::setpgid(0, 0);
@@ -65,19 +71,19 @@ struct ChildPlan {
     sigset_t none;
     (void)::sigemptyset(&none);
     (void)::sigprocmask(SIG_SETMASK, &none, nullptr);
-    int error = 0;
-    if (::dup2(plan.stdin_fd, 0) < 0 || ::dup2(plan.stdout_fd, 1) < 0 ||
-        ::dup2(plan.stderr_fd, 2) < 0) {
-        error = errno;
-    } else if (plan.cwd != nullptr && ::chdir(plan.cwd) != 0) {
-        error = errno;
-    } else {
-        (void)::syscall(SYS_close_range, 3U, ~0U, 1U << 2U /* CLOSE_RANGE_CLOEXEC */);
-        (void)::execve(plan.path, plan.argv, plan.envp);
-        error = errno;
+    ChildFailure failure{ChildFailure::kStdio, 0};
+    if (::dup2(plan.stdin_fd, 0) >= 0 && ::dup2(plan.stdout_fd, 1) >= 0 &&
+        ::dup2(plan.stderr_fd, 2) >= 0) {
+        failure.step = ChildFailure::kChdir;
+        if (plan.cwd == nullptr || ::chdir(plan.cwd) == 0) {
+            failure.step = ChildFailure::kExec;
+            (void)::syscall(SYS_close_range, 3U, ~0U, 1U << 2U /* CLOSE_RANGE_CLOEXEC */);
+            (void)::execve(plan.path, plan.argv, plan.envp);
+        }
     }
+    failure.error = errno;
     // Smaller than PIPE_BUF: whole or not at all.
-    [[maybe_unused]] const ssize_t n = ::write(plan.report_fd, &error, sizeof error);
+    [[maybe_unused]] const ssize_t n = ::write(plan.report_fd, &failure, sizeof failure);
     ::_exit(127);
 }
 
@@ -85,10 +91,12 @@ void appendLimited(std::string& out, std::string_view data, size_t limit) {
     out.append(data.substr(0, limit - std::min(limit, out.size())));
 }
 
-// Reads what is there; false at end of file.
+// Reads what is there, but no more than a pipe can hold, so that a program that never stops writing
+// cannot keep us from looking at the clock; false at end of file.
 bool drain(int fd, std::string& out, size_t limit) {
+    constexpr size_t kMostReads = 256;  // 1 MiB
     std::array<char, 4096> buffer{};
-    while (true) {
+    for (size_t i = 0; i < kMostReads; ++i) {
         const ssize_t n = ::read(fd, buffer.data(), buffer.size());
         if (n > 0) {
             appendLimited(out, {buffer.data(), static_cast<size_t>(n)}, limit);
@@ -98,6 +106,7 @@ bool drain(int fd, std::string& out, size_t limit) {
         if (errno == EINTR) continue;
         return errno == EAGAIN;
     }
+    return true;
 }
 
 struct Streams {
@@ -175,14 +184,17 @@ Result<Outcome> runCommand(const Command& command) {
     err.write_end.reset();
     report.write_end.reset();
 
-    int exec_errno = 0;
+    ChildFailure failure{};
     ssize_t n = 0;
     do {
-        n = ::read(report.read_end.get(), &exec_errno, sizeof exec_errno);
+        n = ::read(report.read_end.get(), &failure, sizeof failure);
     } while (n < 0 && errno == EINTR);
-    if (n == sizeof exec_errno) {
+    if (n == sizeof failure) {
         (void)reapChild(pid);
-        return failErrno("exec " + command.path, exec_errno);
+        std::string what = "exec " + command.path;
+        if (failure.step == ChildFailure::kStdio) what += ": set stdio up";
+        if (failure.step == ChildFailure::kChdir) what += ": chdir to " + command.cwd;
+        return failErrno(what, failure.error);
     }
 
     Outcome outcome;

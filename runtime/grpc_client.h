@@ -35,6 +35,8 @@ struct CallOptions {
 
 class GrpcClient {
  public:
+    struct Impl;  // the connection's state; for the callbacks in the .cc only
+
     // Takes a connected stream socket. No byte is sent before the first call.
     static base::Result<std::unique_ptr<GrpcClient>> open(base::UniqueFd socket);
     ~GrpcClient();
@@ -47,7 +49,6 @@ class GrpcClient {
                         google::protobuf::MessageLite& response, const CallOptions& options = {});
 
  private:
-    struct Impl;
     explicit GrpcClient(std::unique_ptr<Impl> impl);
     std::unique_ptr<Impl> impl_;
 };

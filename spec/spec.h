@@ -287,6 +287,45 @@ struct Linux {
     }
 };
 
+struct VmHypervisor {
+    std::string path;
+    std::vector<std::string> parameters;
+};
+
+struct VmKernel {
+    std::string path;
+    std::vector<std::string> parameters;
+    std::string initrd;
+};
+
+struct VmImage {
+    std::string path;
+    std::string format;  // raw, qcow2, vdi, vmdk, vhd
+};
+
+struct VmIoMemory {
+    std::optional<uint64_t> firstGFN;
+    uint64_t firstMFN = 0;
+    uint64_t nrMFNs = 0;
+};
+
+struct VmHwConfig {
+    std::string deviceTree;
+    std::optional<uint32_t> vcpus;
+    std::optional<uint64_t> memory;  // bytes
+    std::vector<std::string> dtdevs;
+    std::vector<VmIoMemory> iomems;
+    std::vector<uint32_t> irqs;
+};
+
+// Paths are absolute and the runtime's, not the container's.
+struct Vm {
+    std::optional<VmHypervisor> hypervisor;
+    std::optional<VmKernel> kernel;
+    std::optional<VmImage> image;
+    std::optional<VmHwConfig> hwConfig;
+};
+
 struct Spec {
     std::string ociVersion;
     std::optional<Root> root;
@@ -298,6 +337,7 @@ struct Spec {
     Annotations annotations;
     Linux linux;
     bool has_linux = false;  // the object itself was there
+    std::optional<Vm> vm;
 
     [[nodiscard]] bool newNamespace(NamespaceType type) const {
         const Namespace* ns = linux.findNamespace(type);

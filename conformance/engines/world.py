@@ -12,6 +12,7 @@ import ctypes
 import errno
 import fcntl
 import os
+import re
 import signal
 import socket
 import struct
@@ -134,6 +135,7 @@ class CgroupTree:
     def __init__(self, name):
         self.name = name
         self.paths = []  # (Hierarchy, Path of our cgroup)
+        _sweep()
         for hierarchy in hierarchies():
             # v1: below our own cgroup, so that limits set on us hold for the world too. v2: below the root,
             # because a cgroup with processes in it can hand no controller on to a child.
@@ -163,6 +165,18 @@ class CgroupTree:
         """Removes our cgroups and all below; TimeoutError if a process stays in one."""
         for _, path in self.paths:
             wait_until(lambda: remove_cgroup(path), seconds, f"{path} removed")
+
+
+def _sweep():
+    """Removes the empty cgroups of worlds whose maker was killed before it could."""
+    for hierarchy in hierarchies():
+        parent = hierarchy.mountpoint / hierarchy.own.lstrip("/") if hierarchy.version == 1 else hierarchy.mountpoint
+        if not parent.is_dir():
+            continue
+        for entry in parent.iterdir():
+            maker = re.fullmatch(r"arca-(?:engines|bench)-(\d+)(?:-.*)?", entry.name)
+            if maker and not os.path.exists(f"/proc/{maker.group(1)}"):
+                remove_cgroup(entry)
 
 
 def remove_cgroup(path):
@@ -233,7 +247,34 @@ def _loopback_up():
         fcntl.ioctl(control, SIOCSIFFLAGS, struct.pack("16sH14x", b"lo", IFF_UP))
 
 
-def _become_init(layout, network, cgroups):
+class HiddenDirectories:
+    """Directories that the world sees empty, as a tmpfs; those that the machine lacks are made and removed again."""
+
+    def __init__(self, paths):
+        self.paths = [Path(path) for path in paths]
+        self.made = []
+        for path in self.paths:
+            for directory in (*reversed(path.parents), path):
+                if not directory.exists():
+                    directory.mkdir()
+                    self.made.append(directory)
+
+    def hide(self):
+        """In the world: puts an empty file system on each."""
+        for path in self.paths:
+            mount("tmpfs", path, "tmpfs", MS_NOSUID | MS_NODEV, "mode=755")
+
+    def remove(self):
+        """On the machine: takes away what the constructor made, unless somebody else uses it by now."""
+        for directory in reversed(self.made):
+            try:
+                directory.rmdir()
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.EBUSY):
+                    raise
+
+
+def _become_init(layout, network, cgroups, hidden):
     """The first process of the new pid namespace makes the world's mounts."""
     mount("none", "/", None, MS_REC | MS_PRIVATE)
     mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC)
@@ -245,6 +286,7 @@ def _become_init(layout, network, cgroups):
     if cgroups == "v2" or any(h.version == 2 and h.mountpoint == CGROUP_ROOT for h in layout):
         _leave_v2_root()
     mount("tmpfs", "/run", "tmpfs", MS_NOSUID | MS_NODEV, "mode=755")
+    hidden.hide()
     # As systemd leaves an ordinary host: a runtime that lets its mounts propagate is found out.
     mount("none", "/", None, MS_REC | MS_SHARED)
 
@@ -277,23 +319,48 @@ def _in_child(function):
         os._exit(code)
 
 
-def spawn(name, body, *, network=True, cgroups="host", init=False):
-    """Starts `body()` in a new world; gives (pid, CgroupTree). The caller waits for the pid, then calls `tree.remove()`.
+class World:
+    """A running world, as its maker sees it. `pid`: of the process to wait for; `tree`: its cgroups."""
+
+    def __init__(self, pid, tree, hidden):
+        self.pid, self.tree, self._hidden = pid, tree, hidden
+
+    def wait(self):
+        """Waits for the end, removes what the world was made of on the machine, and gives the exit code.
+
+        If it is interrupted (KeyboardInterrupt, or SystemExit from a signal handler), it ends the world first.
+        """
+        try:
+            return _exit_code(os.waitpid(self.pid, 0)[1])
+        except BaseException:
+            os.kill(self.pid, signal.SIGKILL)  # not reaped, so still ours; the world dies with it
+            os.waitpid(self.pid, 0)
+            raise
+        finally:
+            self.tree.remove()
+            self._hidden.remove()
+
+
+def spawn(name, body, *, network=True, cgroups="host", init=False, hide=()):
+    """Starts `body()` in a new world and gives the World; the caller calls its `wait()`.
 
     `name`: of the world's cgroup; must not be in use. `network`: a new network namespace with only loopback.
     `cgroups`: "host" (all that the machine has), "v1" (cgroup2 not mounted), "v2" (only cgroup2 mounted).
     `init`: `body` itself is the world's pid 1 and must reap; otherwise a reaping pid 1 stands above it.
-    The pid's exit code is what `body` returned (None: 0). If the caller dies, the world dies.
+    `hide`: directories that the world is to see empty and can fill without the machine noticing (/run always is).
+    The exit code is what `body` returned (None: 0). If the caller dies, the world dies.
     """
     tree = CgroupTree(name)
+    hidden = HiddenDirectories(hide)
     layout = hierarchies()
     sys.stdout.flush()
     sys.stderr.flush()
     pid = os.fork()
     if pid:
-        return pid, tree
+        return World(pid, tree, hidden)
 
     def middle():
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         die_with_parent()
         tree.join()
         unshare(CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWCGROUP | CLONE_NEWIPC | (CLONE_NEWNET if network else 0))
@@ -304,7 +371,7 @@ def spawn(name, body, *, network=True, cgroups="host", init=False):
 
     def first_process():
         die_with_parent()
-        _become_init(layout, network, cgroups)
+        _become_init(layout, network, cgroups, hidden)
         if init:
             return body()
         main = os.fork()
@@ -316,9 +383,5 @@ def spawn(name, body, *, network=True, cgroups="host", init=False):
 
 
 def enter(name, body, **options):
-    """Runs `body()` in a new world (see `spawn`), waits for it, removes its cgroups, and gives its exit code."""
-    pid, tree = spawn(name, body, **options)
-    try:
-        return _exit_code(os.waitpid(pid, 0)[1])
-    finally:
-        tree.remove()
+    """Runs `body()` in a new world (see `spawn`), waits for its end, and gives its exit code."""
+    return spawn(name, body, **options).wait()

@@ -7,10 +7,14 @@ ends or is killed. The tree is made shared, as on a host with systemd: mounts th
 itself come back to us and are seen.
 """
 
+import contextlib
 import ctypes
 import os
+import re
+import shutil
 import signal
 import sys
+import tempfile
 
 CLONE_NEWNS = 0x00020000
 CLONE_NEWPID = 0x20000000
@@ -21,7 +25,7 @@ PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 
 _libc = ctypes.CDLL(None, use_errno=True)
-_MARK = "ARCA_E2E_INSIDE"
+_MARK = "E2E_INSIDE"
 
 
 def _check(result, what):
@@ -69,15 +73,29 @@ def _exit_like(code):
     os._exit(code if code >= 0 else 128 - code)
 
 
+def _sweep():
+    """Removes the cgroups and folders of test programs that were killed before they could do it themselves."""
+    def of_the_dead(name):
+        maker = re.fullmatch(r"e2e-(\d+)(-.*)?", name)
+        return maker and not os.path.exists(f"/proc/{maker.group(1)}")
+    for folder, names, _ in os.walk("/sys/fs/cgroup", topdown=False):
+        for name in filter(of_the_dead, names):
+            with contextlib.suppress(OSError):  # not empty, or another one sweeps too
+                os.rmdir(os.path.join(folder, name))
+    for name in filter(of_the_dead, os.listdir(tempfile.gettempdir())):
+        shutil.rmtree(os.path.join(tempfile.gettempdir(), name), ignore_errors=True)
+
+
 def enter(hide_unified_cgroup):
-    """Returns in the isolated test program; the outer processes wait for it and end with its status."""
+    """Returns the name of this run in the isolated test program; the outer processes end with its status."""
     if os.environ.get(_MARK):
         prctl(PR_SET_CHILD_SUBREAPER, 1)
-        return
+        return os.environ.pop(_MARK)
     if os.geteuid() != 0:
         sys.exit("the end-to-end tests need root: they make namespaces, mounts and cgroups")
     os.umask(0o022)
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # Python ignores it, and an ignored signal is inherited
+    _sweep()
+    name = f"e2e-{os.getpid()}"
     _check(_libc.unshare(CLONE_NEWNS | CLONE_NEWPID), "unshare")
     first = os.fork()
     if first != 0:
@@ -94,6 +112,6 @@ def enter(hide_unified_cgroup):
         umount("/sys/fs/cgroup/unified", MNT_DETACH)
     main = os.fork()
     if main == 0:
-        os.environ[_MARK] = "1"
-        os.execv(sys.executable, [sys.executable, *sys.argv])
+        os.environ[_MARK] = name
+        os.execv(sys.executable, [sys.executable, "-B", *sys.argv])
     _exit_like(_wait_for(main))

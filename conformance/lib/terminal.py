@@ -6,7 +6,6 @@ import fcntl
 import os
 import pty
 import select
-import signal
 import socket
 import struct
 import subprocess
@@ -145,9 +144,3 @@ class FdSocket:
                 end.close()
         if os.path.exists(self.path):
             os.unlink(self.path)
-
-
-def stop_reading(process):
-    """Stops a process and waits until it really stands still."""
-    process.send_signal(signal.SIGSTOP)
-    os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WNOWAIT)

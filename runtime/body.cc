@@ -1,0 +1,134 @@
+#include "runtime/body.h"
+
+#include <fcntl.h>
+#include <linux/mount.h>
+#include <signal.h>
+#include <sys/mman.h>
+#include <sys/sendfile.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <string>
+#include <utility>
+
+#include "base/files.h"
+#include "base/process.h"
+#include "base/scope_exit.h"
+#include "base/socket.h"
+#include "runtime/programs.h"
+#include "runtime/spawn_child.h"
+
+namespace arca::runtime {
+namespace {
+
+using base::Code;
+using base::fail;
+using base::failErrno;
+using base::Result;
+using base::UniqueFd;
+
+constexpr unsigned kFirstInherited = 3;
+
+// The file through a detached, read-only mount of its own; invalid where that may not be made.
+UniqueFd readOnlyMount(const Program& program) {
+    UniqueFd mount(static_cast<int>(::syscall(SYS_open_tree, program.fd.get(), "",
+                                              OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH)));
+    if (!mount.valid()) return mount;
+    mount_attr attributes{};
+    attributes.attr_set = MOUNT_ATTR_RDONLY;
+    if (::syscall(SYS_mount_setattr, mount.get(), "", AT_EMPTY_PATH, &attributes,
+                  sizeof attributes) != 0) {
+        mount.reset();
+    }
+    return mount;
+}
+
+Result<UniqueFd> sealedCopy(const Program& program) {
+    ARCA_TRY(UniqueFd source, base::openAt(AT_FDCWD, program.path, O_RDONLY));
+    struct stat st {};
+    if (::fstat(source.get(), &st) != 0) return failErrno("stat " + program.path);
+    UniqueFd copy(::memfd_create("vmexec", MFD_CLOEXEC | MFD_ALLOW_SEALING));
+    if (!copy.valid()) return failErrno("memfd_create");
+    off_t done = 0;
+    while (done < st.st_size) {
+        const auto left = static_cast<size_t>(st.st_size - done);
+        const ssize_t n = ::sendfile(copy.get(), source.get(), &done, left);
+        if (n < 0 && errno == EINTR) continue;
+        if (n < 0) return failErrno("copy " + program.path);
+        if (n == 0) return fail(Code::kSystem, "copy " + program.path + ": it became shorter");
+    }
+    if (::fcntl(copy.get(), F_ADD_SEALS, F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE) !=
+        0) {
+        return failErrno("seal the copy of " + program.path);
+    }
+    // A file that somebody holds open for writing cannot be executed.
+    return base::openAt(AT_FDCWD, base::fdPath(copy.get()), O_RDONLY);
+}
+
+}  // namespace
+
+Result<Body> Body::start(Stdio stdio, int inherited_fds) {
+    ARCA_TRY(const Program program, findProgram("vmexec"));
+    UniqueFd file = readOnlyMount(program);
+    if (!file.valid()) {
+        ARCA_TRY(file, sealedCopy(program));
+    }
+    ARCA_TRY(base::SocketPair sync, base::socketPair(SOCK_SEQPACKET));
+    UniqueFd null;
+    if (stdio == Stdio::kTerminal) {
+        ARCA_TRY(null, base::openAt(AT_FDCWD, "/dev/null", O_RDWR));
+    }
+
+    std::string sync_number = std::to_string(sync.second.get());
+    std::string name = "vmexec";
+    std::string flag = "--sync-fd";
+    char* const argv[] = {name.data(), flag.data(), sync_number.data(), nullptr};
+    volatile int exec_errno = 0;
+    const BodyPlan plan{file.get(), sync.second.get(),
+                        null.get(), kFirstInherited + static_cast<unsigned>(inherited_fds),
+                        argv,       environ,
+                        &exec_errno};
+    sigset_t all;
+    sigset_t before;
+    (void)::sigfillset(&all);
+    (void)::sigprocmask(SIG_SETMASK, &all, &before);
+    // vfork: we are suspended until exec, and no page table is copied.
+    const pid_t pid = ::vfork();
+    if (pid == 0) bodyChild(plan);
+    const int fork_errno = errno;
+    (void)::sigprocmask(SIG_SETMASK, &before, nullptr);
+    if (pid < 0) return failErrno("fork", fork_errno);
+    Body body(pid, std::move(sync.first));
+    if (exec_errno != 0) return failErrno("exec " + program.path, exec_errno);
+    ARCA_TRY(body.pidfd_, base::openPidfd(pid));
+    return body;
+}
+
+Body::Body(Body&& other) noexcept
+    : pid_(std::exchange(other.pid_, 0)),
+      pidfd_(std::move(other.pidfd_)),
+      sync_(std::move(other.sync_)) {}
+
+Body::~Body() {
+    if (pid_ == 0) return;
+    (void)::kill(pid_, SIGKILL);  // not reaped yet, so the number is still its own
+    (void)reap();
+}
+
+Result<> Body::reap() {
+    if (pid_ == 0) return {};
+    const auto code = base::reapChild(std::exchange(pid_, 0));
+    if (!code) return fail(code.error());
+    return {};
+}
+
+void reapEndedChildren() {
+    while (::waitpid(-1, nullptr, WNOHANG | __WALL) > 0) {
+    }
+}
+
+}  // namespace arca::runtime

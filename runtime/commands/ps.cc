@@ -1,0 +1,65 @@
+// ps: the processes of a container.
+#include <unistd.h>
+
+#include "base/error_texts.h"
+#include "base/strings.h"
+#include "base/subprocess.h"
+#include "runtime/commands/commands.h"
+#include "runtime/listing.h"
+#include "runtime/lifecycle.h"
+
+namespace arca::runtime {
+namespace {
+
+using base::Code;
+using base::fail;
+using base::Result;
+
+// Engines give us a nearly empty environment; PATH is only the first guess.
+Result<std::string> findPs() {
+    const std::string path = environmentValue("PATH") + ":/usr/bin:/bin";
+    for (const std::string_view dir : base::split(path, ':')) {
+        if (dir.empty()) continue;
+        const std::string candidate = std::string(dir) + "/ps";
+        if (::access(candidate.c_str(), X_OK) == 0) return candidate;
+    }
+    return fail(Code::kNotFound, "exec: \"ps\": executable file not found in $PATH");
+}
+
+Result<std::string> runPs(const std::vector<std::string>& options) {
+    base::Command command;
+    ARCA_TRY(command.path, findPs());
+    command.args = {"ps"};
+    if (options.empty()) command.args.emplace_back("-ef");
+    command.args.insert(command.args.end(), options.begin(), options.end());
+    for (char** entry = environ; *entry != nullptr; ++entry) command.env.emplace_back(*entry);
+    command.output_limit_bytes = size_t{64} << 20U;
+    ARCA_TRY(base::Outcome outcome, base::runCommand(command));
+    if (outcome.exit_code != 0) {
+        return fail(Code::kSystem, "ps: exit status " + std::to_string(outcome.exit_code) + ": " +
+                                       base::printable(base::trim(outcome.err)));
+    }
+    return std::move(outcome.out);
+}
+
+}  // namespace
+
+Result<int> psCommand(Context& context) {
+    const std::string& format = context.arguments.text("format");
+    if (!format.empty() && format != "table" && format != "json") {
+        return fail(Code::kInvalidArgument, "invalid format option");
+    }
+    const std::vector<std::string>& words = context.arguments.positional();
+    ARCA_TRY(Container container, openContainer(context, words.front(), Lock::kNone));
+    ARCA_TRY(const Status status, container.status());
+    std::vector<pid_t> pids;
+    if (status != Status::kStopped || !container.record.private_pid_namespace) {
+        ARCA_TRY(pids, container.driver->listProcesses(container.record.id));
+    }
+    if (format == "json") return printOut(pidsJson(pids));
+    ARCA_TRY(const std::string output, runPs({words.begin() + 1, words.end()}));
+    ARCA_TRY(const std::string filtered, filterPs(output, pids));
+    return printOut(filtered);
+}
+
+}  // namespace arca::runtime

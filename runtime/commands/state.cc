@@ -1,0 +1,15 @@
+// state: one container as JSON.
+#include "runtime/commands/commands.h"
+#include "runtime/listing.h"
+#include "runtime/lifecycle.h"
+
+namespace arca::runtime {
+
+base::Result<int> stateCommand(Context& context) {
+    ARCA_TRY(Container container,
+             openContainer(context, context.arguments.positional().front(), Lock::kNone));
+    ARCA_TRY(const Status status, container.status());
+    return printOut(stateJson(ListEntry{container.record, status, {}}));
+}
+
+}  // namespace arca::runtime

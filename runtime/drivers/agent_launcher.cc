@@ -1,0 +1,210 @@
+#include "runtime/drivers/agent_launcher.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/file.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdio>
+#include <ctime>
+#include <vector>
+
+#include "base/files.h"
+#include "base/process.h"
+#include "base/socket.h"
+#include "base/strings.h"
+#include "runtime/context.h"
+#include "runtime/programs.h"
+#include "runtime/spawn_child.h"
+
+namespace arca::runtime {
+namespace {
+
+using base::Code;
+using base::fail;
+using base::failErrno;
+using base::Result;
+using base::UniqueFd;
+
+constexpr char kFolder[] = "@local";  // '@' cannot begin a container id
+constexpr char kRpcSocket[] = "rpc.sock";
+constexpr char kAttachSocket[] = "attach.sock";
+constexpr char kLockFile[] = "lock";
+constexpr char kLogFile[] = "agent.log";
+constexpr off_t kLogLimitBytes = off_t{1} << 20;
+constexpr char kDefaultIdleSeconds[] = "5";
+constexpr int kFirstHighFd = 10;  // clear of the agent's 0 to 6
+
+Result<UniqueFd> openAgentDir(int root_fd, const std::string& key) {
+    const std::string path = std::string(kFolder) + "/" + key;
+    auto dir = base::openAt(root_fd, path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
+    if (dir || dir.error().sysErrno() != ENOENT) return dir;
+    for (const std::string& part : {std::string(kFolder), path}) {
+        if (::mkdirat(root_fd, part.c_str(), 0700) != 0 && errno != EEXIST) {
+            return failErrno("mkdir " + part);
+        }
+    }
+    return base::openAt(root_fd, path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
+}
+
+// Waits for the lock that an agent being started or leaving holds; both take milliseconds.
+Result<UniqueFd> takeLock(int dir_fd) {
+    ARCA_TRY(UniqueFd fd, base::openAt(dir_fd, kLockFile, O_RDWR | O_CREAT, 0600));
+    constexpr int kTries = 2000;
+    const timespec pause{0, 5'000'000};
+    for (int i = 0; i < kTries; ++i) {
+        if (::flock(fd.get(), LOCK_EX | LOCK_NB) == 0) return fd;
+        if (errno != EWOULDBLOCK && errno != EINTR) return failErrno("lock the agent's folder");
+        (void)::nanosleep(&pause, nullptr);
+    }
+    return fail(Code::kUnavailable, "an agent is being started or leaves, and does not get on");
+}
+
+Result<UniqueFd> openLog(int dir_fd) {
+    const int flags = O_WRONLY | O_CREAT | O_APPEND;
+    ARCA_TRY(UniqueFd fd, base::openAt(dir_fd, kLogFile, flags, 0600));
+    struct stat st {};
+    if (::fstat(fd.get(), &st) == 0 && st.st_size > kLogLimitBytes) {
+        if (::ftruncate(fd.get(), 0) != 0) return failErrno("truncate agent.log");
+    }
+    return fd;
+}
+
+Result<UniqueFd> moveHigh(UniqueFd fd) {
+    UniqueFd moved(::fcntl(fd.get(), F_DUPFD_CLOEXEC, kFirstHighFd));
+    if (!moved.valid()) return failErrno("move a descriptor");
+    return moved;
+}
+
+struct AgentFds {
+    UniqueFd rpc, attach, lock, dir;
+};
+
+std::vector<std::string> agentArguments(const std::string& root, const std::string& key) {
+    std::string idle = environmentValue("ARCA_AGENT_IDLE_SECONDS");
+    if (!base::parseNumber<unsigned>(idle)) idle = kDefaultIdleSeconds;
+    return {"vminitd",   "--local",     "--root", root,  "--key",       key,
+            "--idle-seconds", idle,     "--rpc-fd", "3", "--attach-fd", "4",
+            "--lock-fd", "5",           "--dir-fd", "6"};
+}
+
+Result<> spawnAgent(const Program& program, const std::string& root, const std::string& key,
+                    AgentFds fds) {
+    std::vector<std::string> words = agentArguments(root, key);
+    std::vector<char*> argv;
+    for (std::string& word : words) argv.push_back(word.data());
+    argv.push_back(nullptr);
+    std::string path_variable = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+    char* const envp[] = {path_variable.data(), nullptr};
+
+    ARCA_TRY(UniqueFd null, base::openAt(AT_FDCWD, "/dev/null", O_RDWR));
+    ARCA_TRY(UniqueFd log, openLog(fds.dir.get()));
+    for (UniqueFd* fd : {&fds.rpc, &fds.attach, &fds.lock, &fds.dir, &null, &log}) {
+        ARCA_TRY(*fd, moveHigh(std::move(*fd)));
+    }
+    int ends[2];
+    if (::pipe2(ends, O_CLOEXEC) != 0) return failErrno("make a pipe");
+    UniqueFd report(ends[0]);
+    ARCA_TRY(UniqueFd report_write, moveHigh(UniqueFd(ends[1])));
+    const AgentPlan plan{program.path.c_str(),
+                         argv.data(),
+                         envp,
+                         null.get(),
+                         log.get(),
+                         {fds.rpc.get(), fds.attach.get(), fds.lock.get(), fds.dir.get()},
+                         report_write.get()};
+
+    sigset_t all;
+    sigset_t before;
+    (void)::sigfillset(&all);
+    (void)::sigprocmask(SIG_SETMASK, &all, &before);
+    const pid_t pid = ::fork();
+    if (pid == 0) agentChild(plan);
+    const int fork_errno = errno;
+    (void)::sigprocmask(SIG_SETMASK, &before, nullptr);
+    if (pid < 0) return failErrno("fork", fork_errno);
+    report_write.reset();
+    ARCA_CHECK(base::reapChild(pid));
+    int error = 0;
+    ssize_t n = 0;
+    do {
+        n = ::read(report.get(), &error, sizeof error);
+    } while (n < 0 && errno == EINTR);
+    if (n == sizeof error) return failErrno("start " + program.path, error);
+    return {};
+}
+
+// With the lock held: makes the sockets and the agent.
+Result<> launch(int root_fd, UniqueFd dir, UniqueFd lock, const std::string& key) {
+    ARCA_TRY(const Program program, findProgram("vminitd"));
+    char buffer[4096];
+    const ssize_t n = ::readlink(base::fdPath(root_fd).c_str(), buffer, sizeof buffer);
+    if (n < 0) return failErrno("readlink the state root");
+    const std::string root(buffer, static_cast<size_t>(n));
+    AgentFds fds;
+    // attach.sock first: who can connect to rpc.sock finds both.
+    ARCA_TRY(fds.attach, base::listenUnix(dir.get(), kAttachSocket, SOCK_SEQPACKET));
+    ARCA_TRY(fds.rpc, base::listenUnix(dir.get(), kRpcSocket, SOCK_STREAM));
+    UniqueFd lock_copy(::fcntl(lock.get(), F_DUPFD_CLOEXEC, 3));
+    if (!lock_copy.valid()) return failErrno("duplicate the lock");
+    fds.lock = std::move(lock_copy);
+    fds.dir = std::move(dir);
+    auto spawned = spawnAgent(program, root, key, std::move(fds));
+    // The agent shares this lock's description and takes it again when it leaves. It is open to
+    // others from here on: the sockets exist and are the agent's.
+    (void)::flock(lock.get(), LOCK_UN);
+    return spawned;
+}
+
+// One number for a namespace or a directory.
+Result<uint64_t> fileIdentity(const char* path) {
+    struct stat st {};
+    if (::stat(path, &st) != 0) return failErrno(std::string("stat ") + path);
+    return static_cast<uint64_t>(st.st_dev) * 0x9e3779b97f4a7c15ULL ^
+           static_cast<uint64_t>(st.st_ino);
+}
+
+}  // namespace
+
+Result<std::string> agentKey() {
+    uint64_t hash = 0xcbf29ce484222325ULL;  // FNV-1a, by bytes
+    for (const char* path : {"/proc/self/ns/mnt", "/proc/self/ns/pid", "/proc/self/ns/user",
+                             "/proc/self/ns/cgroup", "/"}) {
+        ARCA_TRY(uint64_t number, fileIdentity(path));
+        for (int i = 0; i < 8; ++i) {
+            hash = (hash ^ (number & 0xffU)) * 0x100000001b3ULL;
+            number >>= 8U;
+        }
+    }
+    char text[17];
+    (void)std::snprintf(text, sizeof text, "%016llx", static_cast<unsigned long long>(hash));
+    return std::string(text);
+}
+
+Result<UniqueFd> connectAgent(int root_fd, const std::string& key) {
+    ARCA_TRY(UniqueFd dir, openAgentDir(root_fd, key));
+    auto connection = base::connectUnix(dir.get(), kRpcSocket, SOCK_STREAM);
+    if (connection || connection.error().code() != Code::kUnavailable) return connection;
+    ARCA_TRY(UniqueFd lock, takeLock(dir.get()));
+    connection = base::connectUnix(dir.get(), kRpcSocket, SOCK_STREAM);
+    if (connection || connection.error().code() != Code::kUnavailable) return connection;
+    UniqueFd dir_copy(::fcntl(dir.get(), F_DUPFD_CLOEXEC, 3));
+    if (!dir_copy.valid()) return failErrno("duplicate the agent's folder");
+    auto launched = launch(root_fd, std::move(dir_copy), std::move(lock), key);
+    if (!launched) {
+        return fail(Code::kUnavailable, "no agent: " + launched.error().message(),
+                    launched.error().sysErrno());
+    }
+    return base::connectUnix(dir.get(), kRpcSocket, SOCK_STREAM);
+}
+
+Result<UniqueFd> connectAttach(int root_fd, const std::string& key) {
+    ARCA_TRY(UniqueFd dir, openAgentDir(root_fd, key));
+    return base::connectUnix(dir.get(), kAttachSocket, SOCK_SEQPACKET);
+}
+
+}  // namespace arca::runtime

@@ -1,0 +1,115 @@
+// What a command needs of a sandbox, whichever kind it is.
+//
+// A driver knows how to reach the agent, how the program gets its stdio, and which process of this
+// host stands for a process of the container. Nothing else in the CLI depends on the kind. Used by
+// one thread of one short-lived process; a call that returns an error has left nothing behind but
+// what it says.
+#pragma once
+
+#include <sys/types.h>
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/process.h"
+#include "base/result.h"
+#include "base/unique_fd.h"
+#include "runtime/context.h"
+#include "runtime/record.h"
+#include "runtime/signals.h"
+#include "runtime/state_store.h"
+
+namespace arca::runtime {
+
+enum class Status { kCreating, kCreated, kRunning, kPaused, kStopped };
+
+// As in state JSON.
+std::string_view statusName(Status status);
+
+enum class Stdio {
+    kInherit,   // the program gets ours
+    kTerminal,  // it gets a new terminal, whose master comes back
+};
+
+struct ProcessRequest {
+    std::string container_id;
+    std::string process_id;     // equal to container_id: the init
+    std::string configuration;  // config.json, paths absolute; of an exec only `process` counts
+    std::string options;        // JSON: bundle, no_pivot, no_new_keyring, preserve_fds, ...
+    Stdio stdio = Stdio::kInherit;
+    int inherited_fds = 0;  // descriptors 3..3+N-1 go to the program
+    // Runs the prestart and createRuntime hooks, given the init's pid. May be empty for an exec.
+    std::function<base::Result<>(pid_t)> run_hooks;
+};
+
+// A process that waits for startProcess().
+struct MadeProcess {
+    base::ProcessIdentity identity;  // of this host
+    base::UniqueFd terminal;         // the master; only with kTerminal
+};
+
+class Driver {
+ public:
+    Driver() = default;
+    Driver(const Driver&) = delete;
+    Driver& operator=(const Driver&) = delete;
+    virtual ~Driver() = default;
+
+    // Long waits of later calls end with an error when `signals` (borrowed) has an interrupt.
+    void setInterrupts(const SignalInbox* signals) { signals_ = signals; }
+
+    // Makes a process and leaves it at its gate, as our child. On failure nothing is left of it
+    // outside the agent's record, which deleteProcess() removes.
+    virtual base::Result<MadeProcess> createProcess(const ProcessRequest& request) = 0;
+
+    // Lets it run; returns once its program has been executed. After an error it has ended.
+    virtual base::Result<> startProcess(const ContainerDir& dir, const Record& record,
+                                        const std::string& process_id) = 0;
+
+    // Removes what the agent has of a process; of an init: ends all processes of the container and
+    // removes its cgroup. One that is not known is no error.
+    virtual base::Result<> deleteProcess(const std::string& container_id,
+                                         const std::string& process_id) = 0;
+
+    // Sends a signal to the container's init. kNotFound when it has ended. SIGKILL thaws a frozen
+    // container, so that it has an effect.
+    virtual base::Result<> signalInit(const ContainerDir& dir, const Record& record,
+                                      int signal_number) = 0;
+
+    // Processes of the container, as pids of this host.
+    virtual base::Result<std::vector<pid_t>> listProcesses(const std::string& container_id) = 0;
+
+    virtual base::Result<> pause(const std::string& container_id) = 0;
+    virtual base::Result<> resume(const std::string& container_id) = 0;
+    // `resources`: an OCI LinuxResources object; absent members stay as they are.
+    virtual base::Result<> update(const std::string& container_id,
+                                  const std::string& resources) = 0;
+
+    // `data` of `events --stats` as JSON, and how often the OOM killer has struck so far.
+    struct Statistics {
+        std::string data;
+        uint64_t oom_kills = 0;
+    };
+    virtual base::Result<Statistics> statistics(const std::string& container_id) = 0;
+
+    // What the container is doing. Needs no agent and changes nothing.
+    virtual base::Result<Status> status(const ContainerDir& dir, const Record& record) = 0;
+
+    // The container's configuration as the agent completed it, for the defaults of exec.
+    virtual base::Result<spec::Spec> configuration(const ContainerDir& dir) = 0;
+
+    // Closes connections before a long wait, so that the agent can leave.
+    virtual void disconnect() = 0;
+
+ protected:
+    const SignalInbox* signals_ = nullptr;
+};
+
+// The driver of this kind; connects to nothing yet. `root_fd`, the state root, is borrowed and must
+// outlive it. kUnsupported for a kind that this build does not offer.
+base::Result<std::unique_ptr<Driver>> openDriver(const std::string& sandbox, int root_fd);
+
+}  // namespace arca::runtime

@@ -1,0 +1,369 @@
+#include "runtime/drivers/local_driver.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <nlohmann/json.hpp>
+#include <optional>
+
+#include "arca_extension.pb.h"
+#include "base/error_texts.h"
+#include "base/files.h"
+#include "base/log.h"
+#include "base/socket.h"
+#include "proto/body_protocol.h"
+#include "runtime/body.h"
+#include "runtime/drivers/agent_launcher.h"
+#include "runtime/freezer.h"
+#include "runtime/statistics.h"
+#include "sandbox_context.pb.h"
+#include "spec/parse.h"
+
+namespace arca::runtime {
+namespace {
+
+using base::Code;
+using base::fail;
+using base::Result;
+using base::UniqueFd;
+using proto::BodyMessage;
+namespace context_api = com::apple::containerization::sandbox::v3;
+namespace extension_api = arca::sandbox::v1;
+
+#define ARCA_CONTEXT_RPC(name) "/com.apple.containerization.sandbox.v3.SandboxContext/" name
+#define ARCA_EXTENSION_RPC(name) "/arca.sandbox.v1.SandboxExtension/" name
+
+constexpr char kGuestDir[] = "guest";
+constexpr char kGateSocket[] = "gate.sock";
+constexpr std::chrono::seconds kCreatedPatience{10};
+
+// The CLI's end of the conversation on attach.sock while a process is made.
+class Attachment {
+ public:
+    Attachment(UniqueFd socket, const ProcessRequest& request, bool& hooks_began)
+        : socket_(std::move(socket)), request_(request), hooks_began_(hooks_began) {}
+
+    // Hands the body over.
+    Result<> begin(Body& body) {
+        const std::string names = request_.container_id + '\0' + request_.process_id + '\0';
+        ARCA_CHECK(
+            base::sendMessage(socket_.get(), encodeBodyMessage(BodyMessage::kAttach, 0, names),
+                              {body.syncSocket().get(), body.pidfd()}));
+        body.syncSocket().reset();
+        return {};
+    }
+
+    [[nodiscard]] int fd() const { return socket_.get(); }
+
+    // Takes one message. At the agent's end of the connection fd() becomes invalid.
+    Result<> receive(std::optional<std::chrono::milliseconds> timeout = std::nullopt) {
+        ARCA_TRY(std::optional<base::Message> message,
+                 base::receiveMessage(socket_.get(), timeout));
+        if (!message) {
+            socket_.reset();
+            return {};
+        }
+        const auto packet = proto::decodeBodyMessage(message->data);
+        if (!packet) return fail(Code::kInternal, "the agent sent an empty message");
+        switch (packet->type) {
+            case BodyMessage::kRunHooks:
+                return runHooks(packet->value);
+            case BodyMessage::kCreated:
+                return created(*packet, *message);
+            case BodyMessage::kBodyWarning:
+                base::log::warning(packet->text);
+                return {};
+            default:
+                return fail(Code::kInternal,
+                            "the agent sent message " +
+                                std::to_string(static_cast<unsigned>(packet->type)) +
+                                " while a process is being made");
+        }
+    }
+
+    // What kCreated said; waits for it if it has not come yet.
+    Result<MadeProcess> takeProcess() {
+        while (process_.identity.pid == 0) {
+            if (!socket_.valid()) {
+                return fail(Code::kInternal, "the agent did not say which process it made");
+            }
+            ARCA_CHECK(receive(kCreatedPatience));
+        }
+        return std::move(process_);
+    }
+
+ private:
+    Result<> runHooks(pid_t pid) {
+        hooks_began_ = true;
+        Result<> ran;
+        if (request_.run_hooks) ran = request_.run_hooks(pid);
+        return base::sendMessage(socket_.get(),
+                                 encodeBodyMessage(BodyMessage::kHooksDone, 0,
+                                                   ran ? std::string() : ran.error().message()));
+    }
+
+    Result<> created(const proto::BodyPacket& packet, base::Message& message) {
+        process_.identity.pid = packet.value;
+        if (request_.stdio != Stdio::kTerminal) return {};
+        if (message.fds.empty()) {
+            return fail(Code::kInternal, "the agent sent no terminal");
+        }
+        process_.terminal = std::move(message.fds.front());
+        return {};
+    }
+
+    UniqueFd socket_;
+    const ProcessRequest& request_;
+    bool& hooks_began_;
+    MadeProcess process_;
+};
+
+// Errors of the agent in the words that callers of runtimes know.
+base::Error agentError(const base::Error& error) {
+    return {error.code(), innermostMessage(error.message()), error.sysErrno()};
+}
+
+// The directories in which the container can have been frozen, from the agent's record. Empty when
+// that is not there (yet).
+std::vector<std::string> freezerPaths(const ContainerDir& dir) {
+    constexpr size_t kMaxBytes = size_t{1} << 20U;
+    std::vector<std::string> paths;
+    const auto text = base::readFile(std::string(kGuestDir) + "/init.json", kMaxBytes, dir.fd());
+    if (!text) return paths;
+    const auto json = nlohmann::json::parse(*text, nullptr, false);
+    if (!json.is_object() || !json.contains("cgroups")) return paths;
+    for (const auto& cgroup : json["cgroups"]) {
+        const std::string controllers = cgroup.value("controllers", "");
+        const bool freezes =
+            controllers.empty() || controllers.find("freezer") != std::string::npos;
+        if (freezes) paths.push_back(cgroup.value("path", ""));
+    }
+    return paths;
+}
+
+// True while the init waits at its gate: the socket is there and somebody listens on it.
+bool waitsAtGate(const ContainerDir& dir) {
+    auto guest = base::openAt(dir.fd(), kGuestDir, O_PATH | O_DIRECTORY);
+    if (!guest) return false;
+    return base::connectUnix(guest->get(), kGateSocket, SOCK_SEQPACKET).has_value();
+}
+
+}  // namespace
+
+Result<> LocalDriver::connect() {
+    if (client_) return {};
+    if (key_.empty()) {
+        ARCA_TRY(key_, agentKey());
+    }
+    ARCA_TRY(UniqueFd socket, connectAgent(root_fd_, key_));
+    ARCA_TRY(client_, GrpcClient::open(std::move(socket)));
+    return {};
+}
+
+void LocalDriver::watchInterrupts(CallOptions& options) const {
+    if (signals_ == nullptr) return;
+    options.watches.push_back(
+        {signals_->interruptFd(), [signals = signals_] { return signals->checkInterrupt(); }});
+}
+
+Result<> LocalDriver::call(std::string_view path, const google::protobuf::MessageLite& request,
+                           google::protobuf::MessageLite& response) {
+    constexpr int kTries = 2;
+    for (int i = 1;; ++i) {
+        Result<> done = connect();
+        if (done) done = client_->call(path, request, response);
+        if (done) return done;
+        if (done.error().code() == Code::kUnavailable) {
+            client_.reset();
+            if (i < kTries) continue;
+        }
+        return fail(agentError(done.error()));
+    }
+}
+
+template <typename Request, typename Response>
+Result<> LocalDriver::callFor(std::string_view path, const std::string& container_id) {
+    Request request;
+    Response response;
+    request.set_container_id(container_id);
+    return call(path, request, response);
+}
+
+Result<MadeProcess> LocalDriver::createProcess(const ProcessRequest& request) {
+    bool hooks_began = false;
+    auto made = tryCreate(request, hooks_began);
+    if (made || made.error().code() != Code::kUnavailable || hooks_began) return made;
+    // The agent was gone or went: nothing has been run for the container yet, so it can be tried
+    // again with a new one once its predecessor's remains are removed.
+    client_.reset();
+    auto removed = deleteProcess(request.container_id, request.process_id);
+    if (!removed) return made;
+    return tryCreate(request, hooks_began);
+}
+
+Result<MadeProcess> LocalDriver::tryCreate(const ProcessRequest& request, bool& hooks_began) {
+    ARCA_CHECK(connect());
+    ARCA_TRY(UniqueFd socket, connectAttach(root_fd_, key_));
+    ARCA_TRY(Body body, Body::start(request.stdio, request.inherited_fds));
+    Attachment attachment(std::move(socket), request, hooks_began);
+    ARCA_CHECK(attachment.begin(body));
+
+    context_api::CreateProcessRequest message;
+    context_api::CreateProcessResponse response;
+    message.set_id(request.process_id);
+    message.set_containerid(request.container_id);
+    message.set_configuration(request.configuration);
+    message.set_options(request.options);
+    CallOptions options;
+    options.timeout = std::nullopt;  // hooks may take any time; a dead agent ends the call
+    options.watches.push_back({attachment.fd(), {}});
+    options.watches.back().ready = [&] {
+        Result<> done = attachment.receive();
+        options.watches.front().fd = attachment.fd();  // -1 once the agent has closed it
+        return done;
+    };
+    watchInterrupts(options);
+    auto created = client_->call(ARCA_CONTEXT_RPC("CreateProcess"), message, response, options);
+    if (!created) return fail(agentError(created.error()));
+    ARCA_TRY(MadeProcess made, attachment.takeProcess());
+    ARCA_CHECK(body.reap());
+    ARCA_TRY(made.identity.start_time_ticks, base::processStartTime(made.identity.pid));
+    return made;
+}
+
+Result<> LocalDriver::startProcess(const ContainerDir& dir, const Record& record,
+                                   const std::string& process_id) {
+    const bool is_init = process_id == record.id;
+    context_api::StartProcessRequest request;
+    context_api::StartProcessResponse response;
+    request.set_id(process_id);
+    request.set_containerid(record.id);
+    CallOptions options;
+    options.timeout = std::nullopt;  // startContainer hooks
+    watchInterrupts(options);
+    constexpr int kTries = 2;
+    for (int i = 1;; ++i) {
+        Result<> started = connect();
+        if (started) {
+            started =
+                client_->call(ARCA_CONTEXT_RPC("StartProcess"), request, response, options);
+        }
+        if (started) return {};
+        if (started.error().code() != Code::kUnavailable) return fail(agentError(started.error()));
+        client_.reset();
+        // The agent died. Perhaps it had opened the gate: then the program runs, or has run.
+        if (is_init && !waitsAtGate(dir) && base::isAlive(record.init)) return {};
+        if (i == kTries) return fail(agentError(started.error()));
+    }
+}
+
+Result<> LocalDriver::deleteProcess(const std::string& container_id,
+                                    const std::string& process_id) {
+    context_api::DeleteProcessRequest request;
+    context_api::DeleteProcessResponse response;
+    request.set_id(process_id);
+    request.set_containerid(container_id);
+    auto deleted = call(ARCA_CONTEXT_RPC("DeleteProcess"), request, response);
+    if (deleted) return {};
+    // An exec that the agent does not know is kFailedPrecondition by the protocol.
+    const Code code = deleted.error().code();
+    const bool unknown = code == Code::kNotFound ||
+                         (code == Code::kFailedPrecondition && process_id != container_id);
+    if (unknown) return {};
+    return deleted;
+}
+
+Result<> LocalDriver::signalInit(const ContainerDir& dir, const Record& record,
+                                 int signal_number) {
+    // No agent is needed for a signal to a process of this host, and the start time makes sure
+    // that it is still the same one.
+    ARCA_TRY(UniqueFd pidfd, base::openPidfd(record.init));
+    if (!base::isAlive(record.init)) {
+        return fail(Code::kNotFound, "no such process");  // a zombie would take it silently
+    }
+    ARCA_CHECK(base::sendSignal(pidfd.get(), signal_number));
+    // The v1 freezer holds even SIGKILL back.
+    if (signal_number == SIGKILL) return thaw(freezerPaths(dir));
+    return {};
+}
+
+Result<std::vector<pid_t>> LocalDriver::listProcesses(const std::string& container_id) {
+    extension_api::ListProcessesRequest request;
+    extension_api::ListProcessesResponse response;
+    request.set_container_id(container_id);
+    ARCA_CHECK(call(ARCA_EXTENSION_RPC("ListProcesses"), request, response));
+    return std::vector<pid_t>(response.pids().begin(), response.pids().end());
+}
+
+Result<> LocalDriver::pause(const std::string& container_id) {
+    return callFor<extension_api::PauseRequest, extension_api::PauseResponse>(
+        ARCA_EXTENSION_RPC("Pause"), container_id);
+}
+
+Result<> LocalDriver::resume(const std::string& container_id) {
+    return callFor<extension_api::ResumeRequest, extension_api::ResumeResponse>(
+        ARCA_EXTENSION_RPC("Resume"), container_id);
+}
+
+Result<> LocalDriver::update(const std::string& container_id, const std::string& resources) {
+    extension_api::UpdateRequest request;
+    extension_api::UpdateResponse response;
+    request.set_container_id(container_id);
+    request.set_resources(resources);
+    return call(ARCA_EXTENSION_RPC("Update"), request, response);
+}
+
+Result<Driver::Statistics> LocalDriver::statistics(const std::string& container_id) {
+    context_api::ContainerStatisticsRequest request;
+    context_api::ContainerStatisticsResponse response;
+    request.add_container_ids(container_id);
+    ARCA_CHECK(call(ARCA_CONTEXT_RPC("ContainerStatistics"), request, response));
+    if (response.containers_size() != 1) {
+        return fail(Code::kInternal, "the agent has no statistics of this container");
+    }
+    const context_api::ContainerStats& stats = response.containers(0);
+    return Statistics{statisticsJson(stats), stats.memory_events().oom_kill()};
+}
+
+Result<Status> LocalDriver::status(const ContainerDir& dir, const Record& record) {
+    if (record.stage == Stage::kCreating) {
+        // Its creator holds the lock; a creator that died has left something half-made.
+        return dir.lockedByAnother() ? Status::kCreating : Status::kStopped;
+    }
+    if (!base::isAlive(record.init)) return Status::kStopped;
+    if (isFrozen(freezerPaths(dir))) return Status::kPaused;
+    if (record.stage == Stage::kCreated && waitsAtGate(dir)) return Status::kCreated;
+    return Status::kRunning;
+}
+
+Result<spec::Spec> LocalDriver::configuration(const ContainerDir& dir) {
+    ARCA_TRY(const std::string text, base::readFile(std::string(kGuestDir) + "/config.json",
+                                                    spec::kMaxConfigBytes, dir.fd()));
+    return spec::parseSpec(text, spec::Source::kWire);
+}
+
+std::string_view statusName(Status status) {
+    switch (status) {
+        case Status::kCreating:
+            return "creating";
+        case Status::kCreated:
+            return "created";
+        case Status::kRunning:
+            return "running";
+        case Status::kPaused:
+            return "paused";
+        case Status::kStopped:
+            return "stopped";
+    }
+    return "stopped";
+}
+
+Result<std::unique_ptr<Driver>> openDriver(const std::string& sandbox, int root_fd) {
+    if (sandbox == "local") return std::unique_ptr<Driver>(std::make_unique<LocalDriver>(root_fd));
+    return fail(Code::kUnsupported,
+                "sandbox \"" + sandbox + "\" is not supported yet; only \"local\" is");
+}
+
+}  // namespace arca::runtime

@@ -1,0 +1,53 @@
+// The local sandbox: the agent is a plain process of this host, and the container's processes are
+// children of whoever called the CLI. ARCHITECTURE.md, "A container's life (local)".
+#pragma once
+
+#include <google/protobuf/message_lite.h>
+
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "runtime/drivers/driver.h"
+#include "runtime/grpc_client.h"
+
+namespace arca::runtime {
+
+class LocalDriver : public Driver {
+ public:
+    explicit LocalDriver(int root_fd) : root_fd_(root_fd) {}
+
+    base::Result<MadeProcess> createProcess(const ProcessRequest& request) override;
+    base::Result<> startProcess(const ContainerDir& dir, const Record& record,
+                                const std::string& process_id) override;
+    base::Result<> deleteProcess(const std::string& container_id,
+                                 const std::string& process_id) override;
+    base::Result<> signalInit(const ContainerDir& dir, const Record& record,
+                              int signal_number) override;
+    base::Result<std::vector<pid_t>> listProcesses(const std::string& container_id) override;
+    base::Result<> pause(const std::string& container_id) override;
+    base::Result<> resume(const std::string& container_id) override;
+    base::Result<> update(const std::string& container_id, const std::string& resources) override;
+    base::Result<Statistics> statistics(const std::string& container_id) override;
+    base::Result<Status> status(const ContainerDir& dir, const Record& record) override;
+    base::Result<spec::Spec> configuration(const ContainerDir& dir) override;
+    void disconnect() override { client_.reset(); }
+
+ private:
+    base::Result<> connect();
+    base::Result<MadeProcess> tryCreate(const ProcessRequest& request, bool& hooks_began);
+    // A call that may be made twice: once more, to a new agent, when the agent dies.
+    base::Result<> call(std::string_view path, const google::protobuf::MessageLite& request,
+                        google::protobuf::MessageLite& response);
+    // The same for calls with only a container's id in the request.
+    template <typename Request, typename Response>
+    base::Result<> callFor(std::string_view path, const std::string& container_id);
+    void watchInterrupts(CallOptions& options) const;
+
+    int root_fd_;  // borrowed
+    std::string key_;
+    std::unique_ptr<GrpcClient> client_;
+};
+
+}  // namespace arca::runtime

@@ -1,0 +1,250 @@
+#include "runtime/lifecycle.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include <nlohmann/json.hpp>
+
+#include "base/error_texts.h"
+#include "base/ids.h"
+#include "base/log.h"
+#include "hooks/hook_runner.h"
+#include "runtime/body.h"
+#include "runtime/bundle.h"
+#include "runtime/pid_file.h"
+#include "runtime/sockets.h"
+#include "spec/write.h"
+
+namespace arca::runtime {
+namespace {
+
+using base::Code;
+using base::fail;
+using base::Result;
+namespace texts = base::texts;
+
+constexpr std::chrono::seconds kKillPatience{10};
+
+hooks::HookContext hookContext(const Record& record, const char* kind, Status status, pid_t pid) {
+    hooks::HookContext context;
+    context.kind = kind;
+    context.state.ociVersion = record.oci_version;
+    context.state.id = record.id;
+    context.state.status = statusName(status);
+    context.state.pid = pid;
+    context.state.bundle = record.bundle;
+    context.state.annotations = record.annotations;
+    // A bundle that has been deleted already must not keep poststop hooks from cleaning up.
+    context.cwd = ::access(record.bundle.c_str(), X_OK) == 0 ? record.bundle : "/";
+    for (char** entry = environ; *entry != nullptr; ++entry) context.default_env.emplace_back(*entry);
+    return context;
+}
+
+// crun's rule for `status`, which the conformance suite asks for: "created" in both.
+Result<> runCreateHooks(const Record& record, const spec::Hooks& hooks, pid_t pid) {
+    ARCA_CHECK(hooks::runHooks(hooks.prestart,
+                               hookContext(record, "prestart", Status::kCreated, pid)));
+    return hooks::runHooks(hooks.createRuntime,
+                           hookContext(record, "createRuntime", Status::kCreated, pid));
+}
+
+bool hasHome(const spec::Process& process) {
+    for (const std::string& entry : process.env) {
+        constexpr std::string_view kHome = "HOME=";
+        if (entry.size() > kHome.size() && entry.rfind(kHome, 0) == 0) return true;
+    }
+    return false;
+}
+
+Record newRecord(const Context& context, const std::string& id, const Bundle& bundle) {
+    Record record;
+    record.id = id;
+    record.bundle = bundle.path;
+    record.rootfs = bundle.spec.root->path;
+    record.created = timestampNow();
+    record.oci_version = bundle.spec.ociVersion;
+    record.annotations = bundle.spec.annotations;
+    record.owner = ::geteuid();
+    record.rootless = context.globals.rootless;
+    record.sandbox = context.globals.sandbox;
+    record.private_pid_namespace = bundle.spec.newNamespace(spec::NamespaceType::kPid);
+    record.home_given = hasHome(*bundle.spec.process);
+    record.hooks.startContainer = bundle.spec.hooks.startContainer;
+    record.hooks.poststart = bundle.spec.hooks.poststart;
+    record.hooks.poststop = bundle.spec.hooks.poststop;
+    return record;
+}
+
+ProcessRequest initRequest(const Context& context, const Bundle& bundle, const Record& record) {
+    const Arguments& arguments = context.arguments;
+    ProcessRequest request;
+    request.container_id = record.id;
+    request.process_id = record.id;
+    request.configuration = spec::writeSpec(bundle.spec);
+    ProcessOptions options;
+    options.bundle = bundle.path;
+    options.no_pivot = arguments.isSet("no-pivot");
+    options.no_new_keyring = arguments.isSet("no-new-keyring");
+    options.preserve_fds = context.fds.count;
+    request.options = writeOptions(options);
+    request.stdio = bundle.spec.process->terminal ? Stdio::kTerminal : Stdio::kInherit;
+    request.inherited_fds = context.fds.count;
+    request.run_hooks = [&record, &bundle](pid_t pid) {
+        return runCreateHooks(record, bundle.spec.hooks, pid);
+    };
+    return request;
+}
+
+// The part of create that has something to undo: from the first record on disk to the last step.
+Result<MadeProcess> makeInit(const Context& context, Action action, const SignalInbox& signals,
+                             const Bundle& bundle, const HandOver& sockets, Container& container) {
+    Record& record = container.record;
+    ARCA_CHECK(container.dir.save(record));
+    auto made = container.driver->createProcess(initRequest(context, bundle, record));
+    if (!made) return fail(processError(made.error()));
+    record.init = made->identity;
+    ARCA_CHECK(signals.checkInterrupt());
+    if (made->terminal.valid()) ARCA_CHECK(sendTerminal(sockets, made->terminal.get()));
+    ARCA_CHECK(sendPidfd(sockets, record.init, "standard"));
+    if (action == Action::kCreate) {
+        record.stage = Stage::kCreated;
+        ARCA_CHECK(container.dir.save(record));
+        ARCA_CHECK(writePidFile(context.arguments.text("pid-file"), record.init.pid));
+    }
+    return made;
+}
+
+// Takes back what makeInit() did. Hooks that were run get their counterpart (runtime.md,
+// "Lifecycle", steps 3 to 5 and 13).
+void undoCreate(Container& container, const spec::Hooks& hooks) {
+    const bool had_hooks =
+        !hooks.prestart.empty() || !hooks.createRuntime.empty() || !hooks.createContainer.empty();
+    auto destroyed =
+        destroyContainer(container, had_hooks ? PoststopHooks::kRun : PoststopHooks::kSkip);
+    reapEndedChildren();
+    if (!destroyed) {
+        base::log::warning("cleaning up after the failure: " + destroyed.error().message());
+    }
+}
+
+}  // namespace
+
+base::Error processError(const base::Error& error) {
+    // An errno stands only in errors that arose in this program.
+    const bool ours = error.sysErrno() != 0 || error.code() == Code::kUnavailable ||
+                      error.code() == Code::kDeadlineExceeded;
+    // What was wrong with the configuration is not a failure of the process.
+    if (ours || error.code() == Code::kInvalidArgument || error.code() == Code::kUnsupported) {
+        return error;
+    }
+    return {error.code(), texts::kStartProcessPrefix + error.message()};
+}
+
+std::string writeOptions(const ProcessOptions& options) {
+    nlohmann::ordered_json json{{"bundle", options.bundle},
+                                {"no_pivot", options.no_pivot},
+                                {"no_new_keyring", options.no_new_keyring},
+                                {"preserve_fds", options.preserve_fds},
+                                {"ignore_paused", options.ignore_paused}};
+    if (!options.cgroup.empty()) json["cgroup"] = options.cgroup;
+    return json.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
+}
+
+Result<Container> openContainer(const Context& context, const std::string& id, Lock lock) {
+    ARCA_CHECK(base::validateId(id));
+    ARCA_TRY(StateStore store, StateStore::open(context.globals, StateStore::Missing::kAllow));
+    ARCA_TRY(ContainerDir dir, store.find(id));
+    if (lock == Lock::kTake) ARCA_CHECK(dir.lock());
+    ARCA_TRY(Record record, dir.load());
+    ARCA_TRY(std::unique_ptr<Driver> driver, openDriver(record.sandbox, store.fd()));
+    return Container{std::move(store), std::move(dir), std::move(record), std::move(driver)};
+}
+
+Result<CreatedContainer> createContainer(const Context& context, Action action,
+                                         const SignalInbox& signals) {
+    const Arguments& arguments = context.arguments;
+    const std::string& id = arguments.positional().front();
+    ARCA_CHECK(base::validateId(id));
+    ARCA_TRY(Bundle bundle, loadBundle(arguments.text("bundle"), arguments.text("config")));
+    const bool terminal = bundle.spec.process->terminal;
+    const bool detach = action == Action::kCreate || arguments.isSet("detach");
+    ARCA_CHECK(checkTerminal(terminal, detach, arguments.given("console-socket")));
+    ARCA_CHECK(checkCgroupsPath(bundle.spec.linux.cgroupsPath, context.globals));
+    for (const std::string& entry : context.fds.env) bundle.spec.process->env.push_back(entry);
+    ARCA_TRY(const HandOver sockets, connectHandOver(arguments.text("console-socket"),
+                                                     arguments.text("pidfd-socket")));
+
+    ARCA_TRY(StateStore store, StateStore::open(context.globals, StateStore::Missing::kMake));
+    ARCA_TRY(std::unique_ptr<Driver> driver, openDriver(context.globals.sandbox, store.fd()));
+    driver->setInterrupts(&signals);
+    ARCA_TRY(ContainerDir dir, store.reserve(id));
+    Container container{std::move(store), std::move(dir), newRecord(context, id, bundle),
+                        std::move(driver)};
+    auto made = makeInit(context, action, signals, bundle, sockets, container);
+    if (!made) {
+        container.driver->setInterrupts(nullptr);
+        undoCreate(container, bundle.spec.hooks);
+        return fail(std::move(made).error());
+    }
+    return CreatedContainer{std::move(container), std::move(made->terminal)};
+}
+
+Result<> startContainer(Container& container) {
+    Record& record = container.record;
+    auto started = container.driver->startProcess(container.dir, record, record.id);
+    if (!started) {
+        const base::Error error = processError(started.error());
+        // A startContainer hook may have failed: stop, destroy, poststop (runtime.md, "Lifecycle",
+        // step 7). Without any, a program that cannot be executed leaves a stopped container.
+        if (!record.hooks.startContainer.empty()) {
+            auto destroyed = killInit(container);
+            if (destroyed) destroyed = destroyContainer(container);
+            if (!destroyed) base::log::warning(destroyed.error().message());
+        }
+        return fail(error);
+    }
+    record.stage = Stage::kRunning;
+    ARCA_CHECK(container.dir.save(record));
+    auto hooks = hooks::runHooks(
+        record.hooks.poststart,
+        hookContext(record, "poststart", Status::kRunning, record.init.pid));
+    if (hooks) return {};
+    // As the specification has it since 1.3 (before: a warning): stop, destroy, poststop.
+    auto destroyed = killInit(container);
+    if (destroyed) destroyed = destroyContainer(container);
+    if (!destroyed) base::log::warning(destroyed.error().message());
+    return hooks;
+}
+
+Result<> killInit(Container& container) {
+    const base::ProcessIdentity& init = container.record.init;
+    auto pidfd = base::openPidfd(init);
+    if (!pidfd) {
+        if (pidfd.error().code() == Code::kNotFound) return {};
+        return fail(std::move(pidfd).error());
+    }
+    auto sent = container.driver->signalInit(container.dir, container.record, SIGKILL);
+    if (!sent && sent.error().code() != Code::kNotFound) return sent;
+    ARCA_TRY(const bool ended, base::waitExit(pidfd->get(), kKillPatience));
+    if (!ended) return fail(Code::kDeadlineExceeded, texts::kInitStillRunning);
+    return {};
+}
+
+Result<> destroyContainer(Container& container, PoststopHooks hooks) {
+    const Record& record = container.record;
+    auto deleted = container.driver->deleteProcess(record.id, record.id);
+    if (!deleted) {
+        // Without an agent there is nothing to undo where no agent has recorded anything.
+        const bool recorded = ::faccessat(container.dir.fd(), "guest", F_OK, 0) == 0;
+        if (recorded || deleted.error().code() != Code::kUnavailable) return deleted;
+    }
+    if (hooks == PoststopHooks::kRun && !record.hooks.poststop.empty()) {
+        hooks::runAllHooks(record.hooks.poststop,
+                           hookContext(record, "poststop", Status::kStopped, 0),
+                           [](const base::Error& error) { base::log::warning(error.message()); });
+    }
+    return container.dir.remove();
+}
+
+}  // namespace arca::runtime

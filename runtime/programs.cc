@@ -1,0 +1,38 @@
+#include "runtime/programs.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <vector>
+
+#include "base/files.h"
+#include "runtime/context.h"
+
+namespace arca::runtime {
+
+using base::Code;
+using base::fail;
+using base::Result;
+
+Result<Program> findProgram(const std::string& name) {
+    char buffer[4096];
+    const ssize_t n = ::readlink("/proc/self/exe", buffer, sizeof buffer);
+    if (n < 0) return base::failErrno("readlink /proc/self/exe");
+    const std::string self(buffer, static_cast<size_t>(n));
+    const std::string dir = self.substr(0, self.rfind('/'));
+    std::vector<std::string> places{dir, dir + "/../libexec/arca-runtime"};
+    const std::string from_environment = environmentValue("ARCA_LIBEXEC");
+    if (!from_environment.empty()) places.push_back(from_environment);
+    for (const std::string& place : places) {
+        const std::string path = place + "/" + name;
+        auto fd = base::openAt(AT_FDCWD, path, O_PATH);
+        if (fd) return Program{path, std::move(*fd)};
+        if (fd.error().sysErrno() != ENOENT && fd.error().sysErrno() != ENOTDIR) {
+            return fail(std::move(fd).error());
+        }
+    }
+    return fail(Code::kNotFound, "program " + name + " is neither beside " + self +
+                                     " nor in ../libexec/arca-runtime nor in $ARCA_LIBEXEC");
+}
+
+}  // namespace arca::runtime

@@ -1,0 +1,2 @@
+#include "vmexec/capabilities.h"
+#include <boost/test/unit_test.hpp>

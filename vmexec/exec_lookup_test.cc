@@ -1,0 +1,1 @@
+#include "vmexec/exec_lookup.h"

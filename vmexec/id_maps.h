@@ -1,0 +1,25 @@
+// uid and gid maps of user namespaces. Stage 1's side: it still has the caller's privileges.
+//
+// Source: user_namespaces(7).
+#pragma once
+
+#include <sys/types.h>
+
+#include <vector>
+
+#include "base/result.h"
+#include "base/unique_fd.h"
+#include "spec/spec.h"
+
+namespace arca::vmexec {
+
+// Writes the maps of process `pid`. Without privilege over the ids, where the kernel allows only a
+// map of the caller's own id, setgroups(2) is denied first, as the kernel then demands.
+base::Result<> writeIdMaps(pid_t pid, const std::vector<spec::IdMapping>& uids,
+                           const std::vector<spec::IdMapping>& gids);
+
+// A user namespace with these maps and no process in it, for idmapped mounts.
+base::Result<base::UniqueFd> makeUserNamespace(const std::vector<spec::IdMapping>& uids,
+                                               const std::vector<spec::IdMapping>& gids);
+
+}  // namespace arca::vmexec

@@ -1,0 +1,1 @@
+#include "vmexec/mount_options.h"

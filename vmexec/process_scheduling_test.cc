@@ -1,0 +1,1 @@
+#include "vmexec/process_scheduling.h"

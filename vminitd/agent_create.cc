@@ -1,0 +1,356 @@
+// CreateProcess: from the request to a process at its gate.
+#include <fcntl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <utility>
+
+#include "base/error_texts.h"
+#include "base/files.h"
+#include "base/log.h"
+#include "base/socket.h"
+#include "base/strings.h"
+#include "spec/parse.h"
+#include "spec/plan.h"
+#include "spec/write.h"
+#include "vminitd/agent.h"
+#include "vminitd/oci_alterations.h"
+#include "vminitd/process_setup.h"
+
+namespace arca::vminitd {
+
+using base::Code;
+using base::Error;
+using base::Result;
+using base::UniqueFd;
+
+namespace {
+
+constexpr size_t kManyExecs = 32;
+
+// "memory:sub" or "sub": the folder below the container's cgroup, cleaned.
+std::string subCgroup(const std::string& text) {
+    const size_t colon = text.find(':');
+    const std::string clean =
+        cleanCgroupPath(colon == std::string::npos ? text : text.substr(colon + 1));
+    return clean == "/" ? std::string() : clean;
+}
+
+void describe(const SeccompProgram& seccomp, spec::Plan& plan) {
+    plan.seccomp_program = seccomp.filter;
+    plan.seccomp_flags = seccomp.flags;
+    plan.seccomp_notify = seccomp.notify;
+}
+
+}  // namespace
+
+// One CreateProcess under way.
+struct Agent::Creation {
+    bool is_init = false;
+    ContainerPtr container;
+    std::shared_ptr<Process> process;
+    CreateRequest request;
+    Reply<> reply;
+    spec::Plan plan;
+    spec::Resources resources;
+    CgroupDirs join;
+    UniqueFd gate;
+    std::string plan_text;
+    std::string stem;  // of an exec's files
+};
+
+Result<> Agent::checkRequest(const CreateRequest& request) const {
+    ARCA_CHECK(checkKey(request.key));
+    if (request.has_runtime_path) {
+        return base::fail(Code::kUnsupported, "ociRuntimePath: not supported");
+    }
+    if (!config_.dials_stdio && (request.stdin_port || request.stdout_port || request.stderr_port)) {
+        return base::fail(Code::kUnsupported, "stdio ports: not supported in a local sandbox");
+    }
+    return {};
+}
+
+void Agent::createProcess(CreateRequest request, Reply<> reply) {
+    auto checked = checkRequest(request);
+    if (!checked) return reply(std::move(checked));
+    const std::string& container_id = *request.key.container_id;
+    auto container = lookUp(container_id);
+    if (!container) return reply(base::fail(std::move(container).error()));
+    const bool is_init = request.key.id == container_id;
+    if (*container && is_init) {
+        return reply(base::fail(Code::kAlreadyExists, base::texts::kContainerIdExists));
+    }
+    if (*container) return createExec(*container, std::move(request), std::move(reply));
+    if (!is_init) {
+        return reply(base::fail(Code::kInvalidArgument, "init process id must match container id"));
+    }
+    createInit(std::move(request), std::move(reply));
+}
+
+// ---- init ----
+
+void Agent::createInit(CreateRequest request, Reply<> reply) {
+    auto creation = std::make_shared<Creation>();
+    creation->is_init = true;
+    creation->request = std::move(request);
+    creation->reply = std::move(reply);
+    auto prepared = prepareInit(*creation);
+    if (!prepared) return creation->reply(std::move(prepared));
+    const std::string id = creation->container->id;
+    containers_.emplace(id, creation->container);
+    bodies_.acquire(BodyKey{id, id}, [this, creation](Result<Body> body) {
+        gotBody(creation, std::move(body));
+    });
+}
+
+// All that can be found wrong without touching anything.
+Result<> Agent::prepareInit(Creation& creation) {
+    const CreateRequest& request = creation.request;
+    const CreateOptions& options = request.options;
+    const auto source = options.from_command ? spec::Source::kBundle : spec::Source::kWire;
+    spec::Warnings warnings;
+    auto parsed = spec::parseSpec(request.configuration, source, &warnings);
+    if (!parsed) return base::fail(std::move(parsed).error());
+    for (const std::string& warning : warnings) {
+        base::log::warning(warning + " container=" + request.key.id);
+    }
+    spec::Plan& plan = creation.plan;
+    plan.spec = std::move(*parsed);
+    ARCA_CHECK(applyOciAlterations(plan.spec, {.process_id = request.key.id,
+                                               .bundle = options.bundle,
+                                               .cgroup_prefix = config_.cgroup_prefix,
+                                               .root_fd = -1,
+                                               .process_may_be_missing = options.from_command,
+                                               .arca_group_add = !options.from_command}));
+    SeccompProgram seccomp;
+    if (plan.spec.linux.seccomp) {
+        ARCA_TRY(seccomp, seccomp_.get(*plan.spec.linux.seccomp));
+    }
+    plan.kind = spec::PlanKind::kInit;
+    plan.container_id = request.key.id;
+    plan.bundle = options.bundle;
+    plan.no_pivot = options.no_pivot;
+    plan.no_new_keyring = options.no_new_keyring;
+    plan.preserve_fds = options.preserve_fds;
+    const spec::Hooks& hooks = plan.spec.hooks;
+    plan.wait_for_hooks = !hooks.prestart.empty() || !hooks.createRuntime.empty();
+    plan.unified_cgroup = cgroups_.unified();
+    describe(seccomp, plan);
+    if (plan.spec.linux.resources) creation.resources = *plan.spec.linux.resources;
+
+    creation.container = std::make_shared<Container>();
+    Container& container = *creation.container;
+    container.id = request.key.id;
+    container.being_made = true;
+    container.record.bundle = options.bundle;
+    container.record.own_pid_namespace = plan.spec.newNamespace(spec::NamespaceType::kPid);
+    ARCA_TRY(container.record.cgroups, cgroups_.locate(plan.spec.linux.cgroupsPath));
+    for (const CgroupDir& dir : container.record.cgroups) plan.cgroup_paths.push_back(dir.path);
+    creation.join = container.record.cgroups;
+    const bool terminal = plan.spec.process && plan.spec.process->terminal;
+    container.init = std::make_shared<Process>(loop_, container.id, terminal);
+    creation.process = container.init;
+    recordExits(creation.container, container.init, true);
+    return {};
+}
+
+// Records, then makes: cgroup, gate.
+Result<> Agent::makeInit(Creation& creation) {
+    Container& container = *creation.container;
+    const std::string folder = container.id + "/" + kGuestFolder;
+    for (const std::string& part : {container.id, folder}) {
+        if (::mkdirat(state_root_.get(), part.c_str(), 0700) != 0 && errno != EEXIST) {
+            return base::failErrno("mkdir " + config_.state_root + "/" + part);
+        }
+    }
+    ARCA_TRY(container.folder,
+             base::openAt(state_root_.get(), folder, O_PATH | O_DIRECTORY | O_NOFOLLOW));
+    ARCA_CHECK(base::replaceFile(container.folder.get(), kConfigFile,
+                                 spec::writeSpec(creation.plan.spec)));
+    ARCA_CHECK(writeRecord(container));
+    ARCA_CHECK(cgroups_.create(container.record.cgroups));
+    ARCA_CHECK(cgroups_.apply(container.record.cgroups, creation.resources));
+    ARCA_TRY(creation.gate,
+             base::listenUnix(container.folder.get(), kGateSocket, SOCK_SEQPACKET));
+    creation.plan_text = spec::writePlan(creation.plan);
+    SeccompProgram seccomp{std::move(creation.plan.seccomp_program), creation.plan.seccomp_flags,
+                           creation.plan.seccomp_notify};
+    container.exec_base = std::make_unique<ExecBase>(
+        makeExecBase(std::move(creation.plan.spec), std::move(seccomp)));
+    return {};
+}
+
+// ---- exec ----
+
+void Agent::createExec(const ContainerPtr& container, CreateRequest request, Reply<> reply) {
+    auto creation = std::make_shared<Creation>();
+    creation->container = container;
+    creation->request = std::move(request);
+    creation->reply = std::move(reply);
+    auto prepared = prepareExec(*creation);
+    if (!prepared) return creation->reply(std::move(prepared));
+    creation->process->being_made = true;
+    const std::string& id = creation->process->id();
+    container->execs.emplace(id, creation->process);
+    bodies_.acquire(BodyKey{container->id, id}, [this, creation](Result<Body> body) {
+        gotBody(creation, std::move(body));
+    });
+}
+
+Result<> Agent::prepareExec(Creation& creation) {
+    Container& container = *creation.container;
+    const std::string& id = creation.request.key.id;
+    const CreateOptions& options = creation.request.options;
+    const ProcessStatus status = container.init->status();
+    if (status == ProcessStatus::kStopped) {
+        return base::fail(Code::kFailedPrecondition, base::texts::kExecStopped);
+    }
+    if (status == ProcessStatus::kCreating || container.being_deleted) {
+        return base::fail(Code::kFailedPrecondition,
+                          "container " + container.id + " has no init yet");
+    }
+    if (!options.ignore_paused && isFrozen(container)) {
+        return base::fail(Code::kFailedPrecondition, base::texts::kExecPaused);
+    }
+    creation.stem = std::string(kExecsFolder) + "/" + execFileStem(id);
+    if (container.execs.contains(id) ||
+        stampOf(container.folder.get(), (creation.stem + ".json").c_str())) {
+        return base::fail(Code::kAlreadyExists,
+                          "exec " + id + " already exists in container " + container.id);
+    }
+    ARCA_TRY(const ExecBase* exec_base, execBase(container));
+    const auto source = options.from_command ? spec::Source::kBundle : spec::Source::kWire;
+    auto parsed = spec::parseSpec(creation.request.configuration, source);
+    if (!parsed) return base::fail(std::move(parsed).error());
+    spec::Plan& plan = creation.plan;
+    // Everything but the process is the container's own, whatever the request repeats of it.
+    plan.spec = exec_base->spec;
+    plan.spec.process = std::move(parsed->process);
+    const pid_t init_pid = container.init->identity().pid;
+    // As its init sees it: with what is mounted over the image.
+    ARCA_TRY(const UniqueFd root, base::openAt(AT_FDCWD, "/proc/" + std::to_string(init_pid) +
+                                                             "/root",
+                                               O_PATH | O_DIRECTORY));
+    ARCA_CHECK(applyOciAlterations(plan.spec, {.process_id = container.id,
+                                               .bundle = options.bundle,
+                                               .cgroup_prefix = config_.cgroup_prefix,
+                                               .root_fd = root.get(),
+                                               .process_may_be_missing = false,
+                                               .arca_group_add = !options.from_command}));
+    plan.kind = spec::PlanKind::kExec;
+    plan.container_id = container.id;
+    plan.bundle = container.record.bundle;
+    plan.no_new_keyring = options.no_new_keyring;
+    plan.preserve_fds = options.preserve_fds;
+    plan.init_pid = init_pid;
+    plan.init_start_time_ticks = container.init->identity().start_time_ticks;
+    plan.unified_cgroup = cgroups_.unified();
+    describe(exec_base->seccomp, plan);
+    for (const CgroupDir& dir : container.record.cgroups) plan.cgroup_paths.push_back(dir.path);
+    if (options.cgroup.empty()) {
+        ARCA_TRY(creation.join, cgroups_.currentOf(init_pid, container.record.cgroups));
+    } else {
+        creation.join = container.record.cgroups;
+        for (CgroupDir& dir : creation.join) dir.path += subCgroup(options.cgroup);
+    }
+    creation.process = std::make_shared<Process>(loop_, id, plan.spec.process->terminal);
+    recordExits(creation.container, creation.process, false);
+    return {};
+}
+
+Result<> Agent::makeExec(Creation& creation) {
+    Container& container = *creation.container;
+    if (::mkdirat(container.folder.get(), kExecsFolder, 0700) != 0 && errno != EEXIST) {
+        return base::failErrno("mkdir " + std::string(kExecsFolder));
+    }
+    pruneExecs(container);
+    ARCA_CHECK(writeExecRecord(container, *creation.process));
+    ARCA_TRY(const UniqueFd execs,
+             base::openAt(container.folder.get(), kExecsFolder, O_PATH | O_DIRECTORY));
+    ARCA_TRY(creation.gate,
+             base::listenUnix(execs.get(), execFileStem(creation.process->id()) + ".sock",
+                              SOCK_SEQPACKET));
+    creation.plan_text = spec::writePlan(creation.plan);
+    return {};
+}
+
+// Commands do not delete the processes that they leave behind; what has ended goes when there are
+// many, so that a health check a second does not fill the disk.
+void Agent::pruneExecs(Container& container) {
+    if (container.execs.size() < kManyExecs) return;
+    std::erase_if(container.execs, [&](const auto& entry) {
+        const auto& [id, process] = entry;
+        if (process->hasExitHandlers() || process->status() != ProcessStatus::kStopped) {
+            return false;
+        }
+        const std::string stem = std::string(kExecsFolder) + "/" + execFileStem(id);
+        for (const char* suffix : {".json", ".sock"}) {
+            (void)::unlinkat(container.folder.get(), (stem + suffix).c_str(), 0);
+        }
+        return true;
+    });
+}
+
+// ---- both ----
+
+void Agent::gotBody(const CreationPtr& creation, Result<Body> body) {
+    if (!body) return fail(creation, std::move(body).error());
+    auto made = creation->is_init ? makeInit(*creation) : makeExec(*creation);
+    if (!made) return fail(creation, std::move(made).error());
+    SetupRequest setup;
+    setup.body = std::move(*body);
+    setup.plan = std::move(creation->plan_text);
+    setup.gate = std::move(creation->gate);
+    setup.run_hooks = creation->plan.wait_for_hooks;
+    setup.join = [this, creation](pid_t pid) { return cgroups_.addProcess(creation->join, pid); };
+    setup.record = [this, creation](const base::ProcessIdentity& identity) -> Result<> {
+        ARCA_TRY(UniqueFd pidfd, base::openPidfd(identity));
+        creation->process->setCreated(identity, std::move(pidfd));
+        if (creation->is_init) return writeRecord(*creation->container);
+        return writeExecRecord(*creation->container, *creation->process);
+    };
+    setup.done = [this, creation](Result<MadeProcess> made_process) {
+        finished(creation, std::move(made_process));
+    };
+    setUpProcess(loop_, std::move(setup));
+}
+
+void Agent::finished(const CreationPtr& creation, Result<MadeProcess> made) {
+    if (!made) return fail(creation, std::move(made).error());
+    creation->process->being_made = false;
+    if (creation->is_init) creation->container->being_made = false;
+    base::log::debug("created id=" + creation->process->id() +
+                     " container=" + creation->container->id +
+                     " pid=" + std::to_string(made->identity.pid));
+    creation->reply({});
+}
+
+// Leaves nothing: processes, cgroup, record.
+void Agent::fail(const CreationPtr& creation, Error error) {
+    base::log::debug("create failed id=" + creation->request.key.id +
+                     " container=" + creation->container->id + " reason=" + error.message());
+    creation->process->giveUp(error);
+    if (!creation->is_init) {
+        creation->container->execs.erase(creation->process->id());
+        for (const char* suffix : {".json", ".sock"}) {
+            (void)::unlinkat(creation->container->folder.get(), (creation->stem + suffix).c_str(),
+                             0);
+        }
+        return creation->reply(base::fail(std::move(error)));
+    }
+    if (!creation->container->folder.valid()) {
+        // Nothing was made yet.
+        containers_.erase(creation->container->id);
+        return creation->reply(base::fail(std::move(error)));
+    }
+    removeContainer(creation->container, [creation, error = std::move(error)](Result<> removed) {
+        Error reason = error;
+        if (!removed) {
+            reason = std::move(reason).withContext("and " + removed.error().message());
+        }
+        creation->reply(base::fail(std::move(reason)));
+    });
+}
+
+}  // namespace arca::vminitd

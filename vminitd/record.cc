@@ -1,0 +1,126 @@
+#include "vminitd/record.h"
+
+#include <fcntl.h>
+
+#include <cstdio>
+#include <nlohmann/json.hpp>
+
+namespace arca::vminitd {
+
+using base::Code;
+using base::fail;
+using base::Result;
+using Json = nlohmann::json;
+
+namespace {
+
+constexpr int kFormat = 1;
+constexpr size_t kLongestPlainStem = 64;
+constexpr size_t kStemPrefix = 40;
+
+Json toJson(const ProcessRecord& record) {
+    Json json = {{"format", kFormat},
+                 {"id", record.id},
+                 {"status", record.created ? "created" : "creating"},
+                 {"pid", record.identity.pid},
+                 {"start_time", record.identity.start_time_ticks},
+                 {"terminal", record.terminal}};
+    if (record.exit_code) {
+        json["exit_code"] = *record.exit_code;
+        json["exited_at"] = record.exited_at_ns;
+    }
+    return json;
+}
+
+ProcessRecord fromJson(const Json& json) {
+    if (json.at("format").get<int>() != kFormat) throw std::runtime_error("unknown format");
+    ProcessRecord record;
+    record.id = json.at("id").get<std::string>();
+    record.created = json.at("status").get<std::string>() == "created";
+    record.identity.pid = json.at("pid").get<pid_t>();
+    record.identity.start_time_ticks = json.at("start_time").get<uint64_t>();
+    record.terminal = json.at("terminal").get<bool>();
+    if (json.contains("exit_code")) {
+        record.exit_code = json.at("exit_code").get<int>();
+        record.exited_at_ns = json.at("exited_at").get<int64_t>();
+    }
+    return record;
+}
+
+// Runs `read`, turning what the JSON library throws into an Error.
+template <typename T, typename F>
+Result<T> parseWith(F read) {
+    try {
+        return read();
+    } catch (const std::exception& e) {
+        return fail(Code::kInternal, std::string("broken record: ") + e.what());
+    }
+}
+
+}  // namespace
+
+std::string writeProcessRecord(const ProcessRecord& record) {
+    return toJson(record).dump(-1, ' ', false, Json::error_handler_t::replace) + "\n";
+}
+
+std::string writeContainerRecord(const ContainerRecord& record) {
+    Json json = toJson(record.init);
+    Json cgroups = Json::array();
+    for (const CgroupDir& dir : record.cgroups) {
+        cgroups.push_back(
+            {{"controllers", dir.controllers}, {"path", dir.path}, {"made", dir.made}});
+    }
+    json["cgroups"] = std::move(cgroups);
+    json["bundle"] = record.bundle;
+    json["own_pid_namespace"] = record.own_pid_namespace;
+    return json.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n";
+}
+
+Result<ProcessRecord> parseProcessRecord(const std::string& text) {
+    return parseWith<ProcessRecord>([&] { return fromJson(Json::parse(text)); });
+}
+
+Result<ContainerRecord> parseContainerRecord(const std::string& text) {
+    return parseWith<ContainerRecord>([&] {
+        const Json json = Json::parse(text);
+        ContainerRecord record;
+        record.init = fromJson(json);
+        for (const Json& dir : json.at("cgroups")) {
+            record.cgroups.push_back(CgroupDir{dir.at("controllers").get<std::string>(),
+                                               dir.at("path").get<std::string>(),
+                                               dir.at("made").get<bool>()});
+        }
+        record.bundle = json.at("bundle").get<std::string>();
+        record.own_pid_namespace = json.at("own_pid_namespace").get<bool>();
+        return record;
+    });
+}
+
+std::string seccompListenerMessage(const spec::State& state, pid_t pid,
+                                   const std::string& metadata) {
+    Json json = {{"ociVersion", state.ociVersion},
+                 {"fds", {"seccompFd"}},
+                 {"pid", pid},
+                 {"state", Json::parse(spec::writeState(state), nullptr, false)}};
+    if (!metadata.empty()) json["metadata"] = metadata;
+    return json.dump(-1, ' ', false, Json::error_handler_t::replace);
+}
+
+std::string execFileStem(const std::string& id) {
+    if (id.size() <= kLongestPlainStem) return id;
+    // FNV-1a. '~' cannot stand in an id, so no plain stem looks like this.
+    uint64_t hash = 0xcbf29ce484222325U;
+    for (const char c : id) hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3U;
+    char text[24];
+    (void)std::snprintf(text, sizeof text, "~%016llx", static_cast<unsigned long long>(hash));
+    return id.substr(0, kStemPrefix) + text;
+}
+
+std::optional<FileStamp> stampOf(int dir_fd, const char* name) {
+    struct stat st {};
+    if (::fstatat(dir_fd, name, &st, AT_SYMLINK_NOFOLLOW) != 0) return std::nullopt;
+    return FileStamp{st.st_ino,
+                     int64_t{st.st_mtim.tv_sec} * 1'000'000'000 + int64_t{st.st_mtim.tv_nsec}};
+}
+
+}  // namespace arca::vminitd
