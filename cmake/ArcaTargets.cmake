@@ -50,7 +50,7 @@ endfunction()
 # arca_unit_test(NAME SOURCES... [LIBS libs...]): a Boost.Test program, registered with ctest under LABEL unit.
 function(arca_unit_test name)
     cmake_parse_arguments(ARG "" "" "LIBS" ${ARGN})
-    if(ARCA_FUZZ)
+    if(ARCA_FUZZ OR NOT ARCA_UNIT_TESTS)
         return()
     endif()
     add_executable(${name} ${ARG_UNPARSED_ARGUMENTS} ${CMAKE_SOURCE_DIR}/base/test_main.cc)

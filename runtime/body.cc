@@ -17,7 +17,7 @@
 
 #include "base/files.h"
 #include "base/process.h"
-#include "base/scope_exit.h"
+#include "base/signals.h"
 #include "base/socket.h"
 #include "runtime/programs.h"
 #include "runtime/spawn_child.h"
@@ -124,6 +124,15 @@ Result<> Body::reap() {
     const auto code = base::reapChild(std::exchange(pid_, 0));
     if (!code) return fail(code.error());
     return {};
+}
+
+Result<> Body::checkEnd() {
+    pidfd_.reset();
+    if (pid_ == 0) return {};
+    ARCA_TRY(const int code, base::reapChild(std::exchange(pid_, 0)));
+    constexpr int kSignalled = 128;
+    if (code <= kSignalled) return {};
+    return fail(Code::kInternal, "vmexec was killed by " + base::signalName(code - kSignalled));
 }
 
 void reapEndedChildren() {

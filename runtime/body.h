@@ -34,6 +34,11 @@ class Body {
     // Waits for the first stage, which leaves once it has reported the init's pid.
     base::Result<> reap();
 
+    // For when pidfd() is readable: reaps without waiting. Fails when a signal has ended the first
+    // stage: then the init, if it has been made, waits for ever for somebody to say so. Other
+    // failures are reported by the agent, in vmexec's words. pidfd() is -1 afterwards.
+    base::Result<> checkEnd();
+
  private:
     Body(pid_t pid, base::UniqueFd sync) : pid_(pid), sync_(std::move(sync)) {}
     pid_t pid_;  // 0: reaped

@@ -1,5 +1,7 @@
 // The pure parts of the commands: what they make of flags, files and errors.
 #include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include <boost/test/unit_test.hpp>
 
@@ -133,14 +135,14 @@ BOOST_AUTO_TEST_CASE(commands_have_runcs_prefixes_and_codes) {
 
 // What docker and podman turn into exit code 127 must stay at the end.
 BOOST_AUTO_TEST_CASE(what_the_process_met_is_marked_as_such) {
-    const Error met(Code::kNotFound, "exec: \"foo\": executable file not found in $PATH");
+    const Error met(Code::kInternal, "exec: \"foo\": executable file not found in $PATH");
     BOOST_TEST(inCommandsWords("create", processError(met)).message() ==
                "runc create failed: unable to start container process: error during container "
                "init: exec: \"foo\": executable file not found in $PATH");
     const Error ours(Code::kSystem, "fork: resource temporarily unavailable", EAGAIN);
     BOOST_TEST(processError(ours).message() == ours.message());
     for (const Code code : {Code::kInvalidArgument, Code::kUnsupported, Code::kUnavailable,
-                            Code::kDeadlineExceeded}) {
+                            Code::kFailedPrecondition, Code::kNotFound}) {
         BOOST_TEST(processError({code, "x"}).message() == "x");
     }
 }
@@ -283,6 +285,13 @@ BOOST_AUTO_TEST_CASE(an_added_home_stays_with_its_user) {
     BOOST_TEST(processFromFlags(other.arguments, ownProcess(), true)->env.size() == 2U);
     const Line same = parse({"exec", "--user", "0:7", "c", "id"});
     BOOST_TEST(processFromFlags(same.arguments, ownProcess(), false)->env.size() == 2U);
+}
+
+BOOST_AUTO_TEST_CASE(a_variable_of_the_flags_replaces_the_containers) {
+    const Line line = parse({"exec", "-e", "PATH=/sbin", "-e", "A=1", "-e", "A=2", "c", "env"});
+    BOOST_TEST(processFromFlags(line.arguments, ownProcess(), true)->env ==
+                   (std::vector<std::string>{"HOME=/root", "PATH=/sbin", "A=2"}),
+               boost::test_tools::per_element());
 }
 
 BOOST_AUTO_TEST_CASE(wrong_flags_are_errors) {

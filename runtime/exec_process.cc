@@ -47,6 +47,10 @@ Result<> applyEnvironment(const Arguments& arguments, spec::Process& process) {
                                                     base::printable(entry) +
                                                     "\": not NAME=VALUE");
         }
+        const std::string_view name_and_equals(entry.data(), equals + 1);
+        std::erase_if(process.env, [&](const std::string& old) {
+            return std::string_view(old).substr(0, equals + 1) == name_and_equals;
+        });
         process.env.push_back(entry);
     }
     return {};

@@ -131,13 +131,10 @@ void undoCreate(Container& container, const spec::Hooks& hooks) {
 }  // namespace
 
 base::Error processError(const base::Error& error) {
-    // An errno stands only in errors that arose in this program.
-    const bool ours = error.sysErrno() != 0 || error.code() == Code::kUnavailable ||
-                      error.code() == Code::kDeadlineExceeded;
-    // What was wrong with the configuration is not a failure of the process.
-    if (ours || error.code() == Code::kInvalidArgument || error.code() == Code::kUnsupported) {
-        return error;
-    }
+    // The agent reports what vmexec met as an internal error, and everything that was wrong before
+    // vmexec came into play (configuration, state, cgroup) by its own code. An errno stands only in
+    // errors that arose in this program.
+    if (error.code() != Code::kInternal || error.sysErrno() != 0) return error;
     return {error.code(), texts::kStartProcessPrefix + error.message()};
 }
 
@@ -183,7 +180,6 @@ Result<CreatedContainer> createContainer(const Context& context, Action action,
                         std::move(driver)};
     auto made = makeInit(context, action, signals, bundle, sockets, container);
     if (!made) {
-        container.driver->setInterrupts(nullptr);
         undoCreate(container, bundle.spec.hooks);
         return fail(std::move(made).error());
     }

@@ -1,7 +1,7 @@
 // process.capabilities: names, what of them can be granted, and the system calls.
 //
-// Source: capabilities(7); runtime-spec config.md, "Linux Process": what cannot be mapped or granted
-// is a warning.
+// Source: capabilities(7); runtime-spec config.md, "Linux Process": what cannot be mapped or
+// granted is a warning.
 #pragma once
 
 #include <cstdint>

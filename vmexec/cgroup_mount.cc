@@ -25,15 +25,14 @@ using base::UniqueFd;
 namespace {
 
 constexpr std::string_view kCgroupRoot = "/sys/fs/cgroup/";
-constexpr uint64_t kDefaultAttributes =
-    MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC;
+constexpr uint64_t kDefaultAttributes = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC;
 
 struct Hierarchy {
-    std::string directory;              // name below /sys/fs/cgroup: "memory", "cpu,cpuacct"
-    std::string path;                   // the container's own cgroup, absolute on this host
-    std::string type;                   // "cgroup", or "cgroup2" for a hybrid host's unified tree
-    std::vector<std::string> data;      // what mount(8) would be given after -o
-    std::vector<std::string> aliases;   // controllers that are to be symlinks to `directory`
+    std::string directory;             // name below /sys/fs/cgroup: "memory", "cpu,cpuacct"
+    std::string path;                  // the container's own cgroup, absolute on this host
+    std::string type;                  // "cgroup", or "cgroup2" for a hybrid host's unified tree
+    std::vector<std::string> data;     // what mount(8) would be given after -o
+    std::vector<std::string> aliases;  // controllers that are to be symlinks to `directory`
 };
 
 // "9:name=systemd:/x" and "4:cpu,cpuacct:/y" give the controllers by the name of the directory.
@@ -164,13 +163,12 @@ Result<> mountV2(MountContext& context, const spec::Mount& mount, const MountTar
 
 Result<> mountCgroups(MountContext& context, const spec::Mount& mount,
                       const MountOptions& options) {
-    ARCA_TRY(const MountTarget target, openMountTarget(context.root_fd, mount.destination,
-                                                       TargetKind::kDirectory));
+    ARCA_TRY(const MountTarget target,
+             openMountTarget(context.root_fd, mount.destination, TargetKind::kDirectory));
     ARCA_CHECK(checkProcTarget(target, mount.type, -1));
     const bool new_namespace =
         context.plan.spec.linux.findNamespace(spec::NamespaceType::kCgroup) != nullptr;
-    if (context.plan.unified_cgroup)
-        return mountV2(context, mount, target, options, new_namespace);
+    if (context.plan.unified_cgroup) return mountV2(context, mount, target, options, new_namespace);
     return mountV1(context, target, options, new_namespace);
 }
 

@@ -41,20 +41,29 @@ bool isOnDevpts(int fd) {
     return ::fstatfs(fd, &fs) == 0 && fs.f_type == DEVPTS_SUPER_MAGIC;
 }
 
+bool isMultiplexer(int fd) {
+    struct stat st {};
+    return ::fstat(fd, &st) == 0 && S_ISCHR(st.st_mode) &&
+           st.st_rdev == makedev(kPtmxMajor, kPtmxMinor) && isOnDevpts(fd);
+}
+
 Result<UniqueFd> openMaster(int root_fd) {
     const std::string path = "/dev/pts/ptmx";
-    // First only as a name: opening a device has effects, so it has to be the right one.
+    // First only as a name: opening a device has effects, so it has to be the right one. An exec's
+    // container may change the name in between, so what was opened is looked at again. Not through
+    // /proc/self/fd: after joining a container that is the container's.
     auto found = base::openInRoot(root_fd, path, O_PATH | O_NOFOLLOW);
     if (!found) {
         return fail(std::move(found).error().withContext(
             "a terminal needs a devpts at /dev/pts in the container"));
     }
-    struct stat st {};
-    if (::fstat(found->get(), &st) != 0) return failErrno("stat " + path);
-    if (!S_ISCHR(st.st_mode) || st.st_rdev != makedev(kPtmxMajor, kPtmxMinor) ||
-        !isOnDevpts(found->get()))
-        return fail(Code::kFailedPrecondition, path + ": not the multiplexer of a devpts");
-    return base::openAt(AT_FDCWD, base::fdPath(found->get()), O_RDWR | O_NOCTTY);
+    if (isMultiplexer(found->get())) {
+        ARCA_TRY(UniqueFd master,
+                 base::openInRoot(root_fd, path, O_RDWR | O_NOCTTY | O_NONBLOCK | O_NOFOLLOW));
+        if (::fcntl(master.get(), F_SETFL, 0) != 0) return failErrno("open " + path);
+        if (isMultiplexer(master.get())) return master;
+    }
+    return fail(Code::kFailedPrecondition, path + ": not the multiplexer of a devpts");
 }
 
 Result<> setSize(int fd, unsigned long rows, unsigned long columns) {
@@ -120,8 +129,8 @@ Result<> setWindowSize(int fd, std::string_view rows_and_columns) {
         const auto columns = base::parseNumber<uint32_t>(parts[1]);
         if (rows && columns) return setSize(fd, *rows, *columns);
     }
-    return fail(Code::kInvalidArgument, "terminal size \"" + base::printable(rows_and_columns) +
-                                            "\": not two numbers");
+    return fail(Code::kInvalidArgument,
+                "terminal size \"" + base::printable(rows_and_columns) + "\": not two numbers");
 }
 
 }  // namespace arca::vmexec

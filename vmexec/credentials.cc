@@ -37,7 +37,7 @@ void giveStdio(uid_t uid) {
         if (::fstat(fd, &st) != 0 || st.st_uid == uid) continue;
         if (S_ISCHR(st.st_mode) && st.st_rdev == makedev(1, 3)) continue;
         // EROFS, EPERM, EINVAL (an id that the file system cannot express): it stays as it is.
-        (void)::fchown(fd, uid, static_cast<gid_t>(-1));
+        [[maybe_unused]] const int given = ::fchown(fd, uid, static_cast<gid_t>(-1));
     }
 }
 
@@ -59,8 +59,8 @@ void makeCwd(int root_fd, const std::string& cwd) {
 
 Result<> enterCwd(int root_fd, const std::string& cwd) {
     const auto failed = [&](int why) {
-        return failErrno("chdir to cwd (\"" + base::printable(cwd) + "\") set in config.json failed",
-                         why);
+        return failErrno(
+            "chdir to cwd (\"" + base::printable(cwd) + "\") set in config.json failed", why);
     };
     if (cwd.empty() || cwd.front() != '/')
         return fail(Code::kInvalidArgument, "cwd must be an absolute path");

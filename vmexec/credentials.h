@@ -18,8 +18,8 @@ base::Result<> becomeNamespaceRoot();
 // /dev/null, which is everybody's. What cannot be given away stays.
 void giveStdio(uid_t uid);
 
-// Supplementary groups, then the group, then the user. setgroups(2) that is denied (a user namespace
-// without privilege) is a failure only if there are groups to set.
+// Supplementary groups, then the group, then the user. setgroups(2) that is denied (a user
+// namespace without privilege) is a failure only if there are groups to set.
 base::Result<> changeUser(const spec::User& user);
 
 // Makes `cwd` inside `root_fd` (0755) when it is missing. Failures are left for enterCwd() to name.

@@ -40,7 +40,8 @@ Node nodeOf(const spec::Device& device) {
     node.path = base::cleanPath("/" + device.path);
     node.type = device.type == 'b' ? S_IFBLK : device.type == 'p' ? S_IFIFO : S_IFCHR;
     if (device.type != 'p')
-        node.device = makedev(static_cast<unsigned>(device.major), static_cast<unsigned>(device.minor));
+        node.device =
+            makedev(static_cast<unsigned>(device.major), static_cast<unsigned>(device.minor));
     node.mode = device.fileMode.value_or(kDefaultMode);
     node.uid = device.uid;
     node.gid = device.gid;
@@ -62,8 +63,8 @@ Result<> bindNode(const Node& node, int dir_fd, const std::string& name) {
                     EPERM);
     ARCA_TRY(const UniqueFd tree, cloneTree(source.get(), "", Depth::kTop));
     {
-        ARCA_TRY(const UniqueFd made, base::openAt(dir_fd, name,
-                                                   O_RDONLY | O_CREAT | O_EXCL | O_NOFOLLOW, 0644));
+        ARCA_TRY(const UniqueFd made,
+                 base::openAt(dir_fd, name, O_RDONLY | O_CREAT | O_EXCL | O_NOFOLLOW, 0644));
     }
     ARCA_TRY(const UniqueFd target, base::openAt(dir_fd, name, O_PATH | O_NOFOLLOW));
     return attachMount(tree.get(), target.get());
@@ -83,12 +84,22 @@ Result<bool> checkExisting(const Node& node, int dir_fd, const std::string& name
     return fail(Code::kAlreadyExists, "another file is there already", EEXIST);
 }
 
-Result<> makeNode(const Node& node, int root_fd, IfDifferent if_different) {
+// The directory of the nodes made last: most are in the same one.
+struct LastDirectory {
+    std::string path;
+    UniqueFd fd;
+};
+
+Result<> makeNode(const Node& node, int root_fd, LastDirectory& dir_cache,
+                  IfDifferent if_different) {
     const size_t slash = node.path.rfind('/');
     const std::string name = node.path.substr(slash + 1);
     if (name.empty()) return fail(Code::kInvalidArgument, "is no path of a device");
-    ARCA_TRY(const UniqueFd dir,
-             base::makeDirsInRoot(root_fd, node.path.substr(0, slash + 1), 0755));
+    if (const std::string path = node.path.substr(0, slash + 1); path != dir_cache.path) {
+        ARCA_TRY(dir_cache.fd, base::makeDirsInRoot(root_fd, path, 0755));
+        dir_cache.path = path;
+    }
+    const UniqueFd& dir = dir_cache.fd;
     // The umask is 0 here, so that the mode is the one asked for.
     if (::mknodat(dir.get(), name.c_str(), node.type | node.mode, node.device) != 0) {
         const int why = errno;
@@ -107,14 +118,15 @@ Result<> makeNode(const Node& node, int root_fd, IfDifferent if_different) {
     return {};
 }
 
-Result<> makeNamed(const Node& node, int root_fd, IfDifferent if_different) {
-    auto made = makeNode(node, root_fd, if_different);
+Result<> makeNamed(const Node& node, int root_fd, LastDirectory& dir, IfDifferent if_different) {
+    auto made = makeNode(node, root_fd, dir, if_different);
     if (!made)
         return fail(std::move(made).error().withContext("device " + base::printable(node.path)));
     return {};
 }
 
 Result<> makeNodes(const DeviceContext& context) {
+    LastDirectory dir;
     for (const spec::Device& device : context.spec.linux.devices) {
         const Node node = nodeOf(device);
         if (context.dev_is_bind && node.path.starts_with("/dev/")) {
@@ -122,7 +134,7 @@ Result<> makeNodes(const DeviceContext& context) {
                 context.channel.warn("device " + node.path + " is not made: /dev is a bind mount");
             continue;
         }
-        ARCA_CHECK(makeNamed(node, context.root_fd, IfDifferent::kError));
+        ARCA_CHECK(makeNamed(node, context.root_fd, dir, IfDifferent::kError));
     }
     if (context.dev_is_bind) return {};
     struct Default {
@@ -130,14 +142,14 @@ Result<> makeNodes(const DeviceContext& context) {
         unsigned major;
         unsigned minor;
     };
-    constexpr std::array kDefaults = {
-        Default{"/dev/null", 1, 3},    Default{"/dev/zero", 1, 5},  Default{"/dev/full", 1, 7},
-        Default{"/dev/random", 1, 8},  Default{"/dev/urandom", 1, 9}, Default{"/dev/tty", 5, 0}};
+    constexpr std::array kDefaults = {Default{"/dev/null", 1, 3},    Default{"/dev/zero", 1, 5},
+                                      Default{"/dev/full", 1, 7},    Default{"/dev/random", 1, 8},
+                                      Default{"/dev/urandom", 1, 9}, Default{"/dev/tty", 5, 0}};
     for (const Default& one : kDefaults) {
         Node node;
         node.path = one.path;
         node.device = makedev(one.major, one.minor);
-        ARCA_CHECK(makeNamed(node, context.root_fd, IfDifferent::kLeave));
+        ARCA_CHECK(makeNamed(node, context.root_fd, dir, IfDifferent::kLeave));
     }
     return {};
 }
@@ -152,10 +164,9 @@ std::optional<std::string> linkText(int dir_fd, const std::string& name) {
 
 // Each instance of devpts has its own multiplexer; the one of the image or of a tmpfs /dev has to
 // lead there.
-Result<> linkPtmx(int dev_fd) {
+Result<> linkPtmx(int root_fd, int dev_fd) {
     if (linkText(dev_fd, "ptmx") == "pts/ptmx") return {};
-    struct stat st {};
-    if (::fstatat(dev_fd, "pts/ptmx", &st, 0) != 0) return {};  // no devpts, no link
+    if (!base::openInRoot(root_fd, "/dev/pts/ptmx", O_PATH)) return {};  // no devpts, no link
     if (::unlinkat(dev_fd, "ptmx", 0) != 0 && errno != ENOENT) return failErrno("remove /dev/ptmx");
     if (::symlinkat("pts/ptmx", dev_fd, "ptmx") != 0) return failErrno("symlink /dev/ptmx");
     return {};
@@ -166,7 +177,8 @@ struct Link {
     const char* text;
 };
 constexpr std::array kLinks = {Link{"fd", "/proc/self/fd"}, Link{"stdin", "/proc/self/fd/0"},
-                               Link{"stdout", "/proc/self/fd/1"}, Link{"stderr", "/proc/self/fd/2"}};
+                               Link{"stdout", "/proc/self/fd/1"},
+                               Link{"stderr", "/proc/self/fd/2"}};
 
 void makeLink(const DeviceContext& context, int dev_fd, const Link& link) {
     if (::symlinkat(link.text, dev_fd, link.name) == 0) return;
@@ -187,7 +199,7 @@ Result<> makeDevices(const DeviceContext& context) {
     ARCA_CHECK(makeNodes(context));
     auto dev = base::openInRoot(context.root_fd, "/dev", O_PATH | O_DIRECTORY);
     if (!dev) return {};  // a rootfs without /dev: nothing to link
-    if (!context.dev_is_bind) ARCA_CHECK(linkPtmx(dev->get()));
+    if (!context.dev_is_bind) ARCA_CHECK(linkPtmx(context.root_fd, dev->get()));
     // Only if their source is there after all mounts: the specification's condition.
     if (base::openInRoot(context.root_fd, "/proc/self/fd", O_PATH | O_DIRECTORY)) {
         for (const Link& link : kLinks) makeLink(context, dev->get(), link);

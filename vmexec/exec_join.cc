@@ -31,9 +31,8 @@ using spec::NamespaceType;
 
 namespace {
 
-constexpr std::array kJoined = {NamespaceType::kUser,    NamespaceType::kMount,
-                                NamespaceType::kPid,     NamespaceType::kNetwork,
-                                NamespaceType::kIpc,     NamespaceType::kUts,
+constexpr std::array kJoined = {NamespaceType::kUser,    NamespaceType::kMount, NamespaceType::kPid,
+                                NamespaceType::kNetwork, NamespaceType::kIpc,   NamespaceType::kUts,
                                 NamespaceType::kCgroup,  NamespaceType::kTime};
 
 // CLONE_NEW* of the namespaces that process `pid` does not share with the caller.
@@ -87,6 +86,9 @@ Result<JoinedContainer> joinContainer(const spec::Plan& plan) {
     if (!base::isAlive(init)) {
         return fail(base::Code::kFailedPrecondition, "container init is not running", ESRCH);
     }
+    if (needsProcForLabels(plan.spec)) {
+        ARCA_TRY(joined.proc, ProcFs::open());
+    }
     // All or none; the kernel takes the user namespace first, whose privileges the others need.
     if (flags != 0 && ::setns(pidfd.get(), static_cast<int>(flags)) != 0)
         return failErrno("join the container's namespaces");
@@ -106,8 +108,7 @@ Result<> prepareExec(ExecInput& input, LaunchInput& next) {
         const auto joined = joinSessionKeyring(input.plan.container_id);
         if (!joined) input.channel.warn(joined.error().message());
     }
-    if (!input.plan.spec.process)
-        return fail(base::Code::kInvalidArgument, "process: is missing");
+    if (!input.plan.spec.process) return fail(base::Code::kInvalidArgument, "process: is missing");
     const spec::Process& process = *input.plan.spec.process;
     // After the move into the container's cgroup, whose CPUs bound it.
     if (process.execCPUAffinity) ARCA_CHECK(applyCpuAffinity(process.execCPUAffinity->final_list));
@@ -129,6 +130,7 @@ void execMain(ExecInput input) {
     next.channel = std::move(input.channel);
     next.gate = std::move(input.gate);
     next.root = std::move(input.container.root);
+    next.proc = std::move(input.container.proc);
     launch(std::move(next));
 }
 

@@ -21,7 +21,8 @@ int whyNotExecutable(const std::string& path) {
     struct stat st {};
     if (::stat(path.c_str(), &st) != 0) return errno;
     if (S_ISDIR(st.st_mode)) return EISDIR;
-    // After the change of user real and effective ids are the same. A mount with noexec says no too.
+    // After the change of user real and effective ids are the same. A mount with noexec says no
+    // too.
     if (::access(path.c_str(), X_OK) != 0) return errno;
     return 0;
 }
@@ -48,8 +49,8 @@ Result<std::string> findProgram(const std::string& name, const std::vector<std::
         const std::string reason = base::errnoText(why);
         if (why == EISDIR || why == EACCES)
             return fail(Code::kPermissionDenied, prefixOf(name) + reason, why);
-        return fail(Code::kNotFound, prefixOf(name) + "stat " + base::printable(name) + ": " + reason,
-                    why);
+        return fail(Code::kNotFound,
+                    prefixOf(name) + "stat " + base::printable(name) + ": " + reason, why);
     }
     const std::string_view path = envValue(env, "PATH");
     if (!name.empty() && !path.empty()) {

@@ -66,7 +66,8 @@ Result<> runStartHooks(const GateInput& input) {
                                                .default_env = input.env});
 }
 
-// Under the filter as little as possible is called: the program's calls are all that it was made for.
+// Under the filter as little as possible is called: the program's calls are all that it was made
+// for.
 Result<> execute(const GateInput& input, const Channel& connection) {
     const std::vector<char*> argv = pointers(input.args);
     const std::vector<char*> envp = pointers(input.env);
@@ -76,8 +77,7 @@ Result<> execute(const GateInput& input, const Channel& connection) {
         ARCA_TRY(const UniqueFd listener,
                  loadSeccomp(input.seccomp_program, input.seccomp_flags,
                              input.seccomp_notify ? SeccompListener::kYes : SeccompListener::kNo));
-        if (listener.valid())
-            ARCA_CHECK(connection.send(kListener, 0, {}, listener.get()));
+        if (listener.valid()) ARCA_CHECK(connection.send(kListener, 0, {}, listener.get()));
     }
     (void)::execve(input.program.c_str(), argv.data(), envp.data());
     return failErrno("exec " + base::printable(input.program));
@@ -86,8 +86,7 @@ Result<> execute(const GateInput& input, const Channel& connection) {
 Result<> start(const GateInput& input, const Started& started) {
     if (started.message.value == 1 && input.terminal)
         ARCA_CHECK(setWindowSize(0, started.message.text));
-    if (input.program.empty())
-        return fail(Code::kInvalidArgument, base::texts::kProcessMissing);
+    if (input.program.empty()) return fail(Code::kInvalidArgument, base::texts::kProcessMissing);
     ARCA_CHECK(runStartHooks(input));
     return execute(input, started.connection);
 }

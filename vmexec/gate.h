@@ -30,8 +30,8 @@ struct GateInput {
     std::string cwd;    // for the hooks
 };
 
-// Waits for kStart, runs the startContainer hooks and executes the program. A failure is reported on
-// the connection that kStart came over.
+// Waits for kStart, runs the startContainer hooks and executes the program. A failure is reported
+// on the connection that kStart came over.
 [[noreturn]] void waitAndExecute(GateInput input);
 
 }  // namespace arca::vmexec

@@ -129,12 +129,6 @@ Result<> fillRoot(InitInput& input, LaunchInput& next) {
     return {};
 }
 
-bool needsProc(const spec::Spec& spec) {
-    return !spec.linux.sysctl.empty() ||
-           (spec.process &&
-            (!spec.process->apparmorProfile.empty() || !spec.process->selinuxLabel.empty()));
-}
-
 Result<> makeContainer(InitInput& input, LaunchInput& next) {
     ARCA_TRY(next.signals, openSignalFd());
     ARCA_CHECK(input.channel.expect(BodyMessage::kGo, "kGo", next.signals.get()));
@@ -143,7 +137,7 @@ Result<> makeContainer(InitInput& input, LaunchInput& next) {
     // Modes are the ones asked for; the program's own umask is set when its user is.
     (void)::umask(0);
     ARCA_CHECK(setUpNamespaces(input));
-    if (needsProc(spec)) {
+    if (!spec.linux.sysctl.empty() || needsProcForLabels(spec)) {
         ARCA_TRY(next.proc, ProcFs::open());
     }
     ARCA_TRY(next.root, prepareRoot(input.plan, std::move(input.sources.rootfs)));

@@ -51,10 +51,10 @@ Result<> reopenNullStdio(int root_fd) {
     return {};
 }
 
-// Loading a filter without no_new_privs takes CAP_SYS_ADMIN, and it is loaded last, because a filter
-// made for the program may well refuse what leads there. So the waiting process keeps that one
-// capability. The program does not get it: execve(2) makes its sets from the inheritable, bounding
-// and ambient ones, whatever was permitted before.
+// Loading a filter without no_new_privs takes CAP_SYS_ADMIN, and it is loaded last, because a
+// filter made for the program may well refuse what leads there. So the waiting process keeps that
+// one capability. The program does not get it: execve(2) makes its sets from the inheritable,
+// bounding and ambient ones, whatever was permitted before.
 bool keepsAdmin(const spec::Plan& plan) {
     return !plan.seccomp_program.empty() && !plan.spec.process->noNewPrivileges;
 }
@@ -110,8 +110,8 @@ Result<> becomeUserWithCapabilities(const LaunchInput& input) {
     return setAmbient(plan.sets.ambient);
 }
 
-// The order: what needs privilege or a descriptor comes before the user changes; the user before the
-// search for the program, which asks whether that user may execute it.
+// The order: what needs privilege or a descriptor comes before the user changes; the user before
+// the search for the program, which asks whether that user may execute it.
 Result<std::string> applyProcess(LaunchInput& input) {
     const spec::Process& process = *input.plan.spec.process;
     if (input.console) {
@@ -185,6 +185,11 @@ Result<GateInput> makeReady(LaunchInput input) {
 }
 
 }  // namespace
+
+bool needsProcForLabels(const spec::Spec& spec) {
+    return spec.process &&
+           (!spec.process->apparmorProfile.empty() || !spec.process->selinuxLabel.empty());
+}
 
 void launch(LaunchInput input) {
     auto gate = makeReady(std::move(input));

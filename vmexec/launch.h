@@ -17,13 +17,17 @@ struct LaunchInput {
     Channel channel;
     base::UniqueFd gate;
     base::UniqueFd signals;
-    base::UniqueFd root;            // O_PATH of the container's root
-    std::optional<ProcFs> proc;     // the runtime's, when something is still to be written there
+    base::UniqueFd root;         // O_PATH of the container's root
+    std::optional<ProcFs> proc;  // the runtime's, when something is still to be written there
     std::optional<Console> console;
 };
 
+// True when launch() will write labels, for which `proc` is needed.
+bool needsProcForLabels(const spec::Spec& spec);
+
 // Applies spec.process, reports kReady, waits for kCommit and then at the gate, and executes the
-// program. Any failure is reported over the channel (or the gate's connection) and ends the process.
+// program. Any failure is reported over the channel (or the gate's connection) and ends the
+// process.
 [[noreturn]] void launch(LaunchInput input);
 
 }  // namespace arca::vmexec

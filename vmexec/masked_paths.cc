@@ -33,14 +33,13 @@ class Masks {
         if (::fstat(target.get(), &st) != 0) return failErrno("stat");
         if (S_ISDIR(st.st_mode)) {
             if (directory_.valid()) return cloneTree(directory_.get(), "", Depth::kTop);
-            ARCA_TRY(UniqueFd made, makeFilesystem({.type = "tmpfs",
-                                                    .source = "tmpfs",
-                                                    .superblock_flags = MS_RDONLY,
-                                                    .attributes = MOUNT_ATTR_RDONLY |
-                                                                  MOUNT_ATTR_NOSUID |
-                                                                  MOUNT_ATTR_NODEV |
-                                                                  MOUNT_ATTR_NOEXEC,
-                                                    .data = {"mode=755"}}));
+            ARCA_TRY(UniqueFd made,
+                     makeFilesystem({.type = "tmpfs",
+                                     .source = "tmpfs",
+                                     .superblock_flags = MS_RDONLY,
+                                     .attributes = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID |
+                                                   MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC,
+                                     .data = {"mode=755"}}));
             directory_ = UniqueFd(::fcntl(made.get(), F_DUPFD_CLOEXEC, 3));
             return made;
         }

@@ -218,13 +218,14 @@ Result<UniqueFd> mountClassic(const FilesystemRequest& request, int target_fd) {
         return failErrno("mount");
     // A lookup that ends in a magic link does not step onto what is mounted there, one that ends in
     // "." does not either; ".." and back would leave the descriptor. A copy of the target's own
-    // mount is of no use. open_tree without a clone follows mounts only for real names, so the mount
-    // is found through its parent by name.
+    // mount is of no use. open_tree without a clone follows mounts only for real names, so the
+    // mount is found through its parent by name.
     std::array<char, 4096> name{};
     const ssize_t n = ::readlink(path.c_str(), name.data(), name.size() - 1);
     if (n < 0) return failErrno("readlink");
-    ARCA_TRY(UniqueFd mount, base::openAt(AT_FDCWD, std::string(name.data(), static_cast<size_t>(n)),
-                                          O_PATH | O_NOFOLLOW));
+    ARCA_TRY(UniqueFd mount,
+             base::openAt(AT_FDCWD, std::string(name.data(), static_cast<size_t>(n)),
+                          O_PATH | O_NOFOLLOW));
     ARCA_TRY(const uint64_t after, mountIdOf(mount.get()));
     if (after == before) return fail(Code::kSystem, "mount: the target was moved meanwhile");
     return mount;

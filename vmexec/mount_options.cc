@@ -14,11 +14,11 @@ using base::Result;
 namespace {
 
 enum class Kind {
-    kNothing,     // accepted, no effect
-    kSet,         // attribute on; superblock flag on
-    kClear,       // attribute off; superblock flag off
-    kAtime,       // one of the exclusive access-time attributes
-    kSetTree,     // the same for the tree
+    kNothing,  // accepted, no effect
+    kSet,      // attribute on; superblock flag on
+    kClear,    // attribute off; superblock flag off
+    kAtime,    // one of the exclusive access-time attributes
+    kSetTree,  // the same for the tree
     kClearTree,
     kAtimeTree,
     kPropagation,
@@ -34,7 +34,7 @@ enum class Kind {
 struct Entry {
     std::string_view name;
     Kind kind;
-    uint64_t attribute = 0;       // MOUNT_ATTR_*, or MS_* of a propagation
+    uint64_t attribute = 0;        // MOUNT_ATTR_*, or MS_* of a propagation
     unsigned long superblock = 0;  // MS_*
 };
 

@@ -43,8 +43,8 @@ Result<UniqueFd> openOne(const spec::Plan& plan, const spec::Mount& mount,
     if (!mapped) return tree;
     ARCA_TRY(const UniqueFd userns, mappingOf(plan, mount, namespaces));
     const Depth depth = options.idmap == IdmapOption::kTree ? Depth::kTree : Depth::kTop;
-    ARCA_CHECK(setMountAttributes(
-        tree.get(), {.set = MOUNT_ATTR_IDMAP, .userns_fd = userns.get()}, depth));
+    ARCA_CHECK(setMountAttributes(tree.get(), {.set = MOUNT_ATTR_IDMAP, .userns_fd = userns.get()},
+                                  depth));
     return tree;
 }
 

@@ -13,8 +13,8 @@
 namespace arca::vmexec {
 
 struct MountSources {
-    base::UniqueFd rootfs;                // detached tree, or -1: the init opens it
-    std::vector<base::UniqueFd> mounts;   // by index in spec.mounts; detached trees, or -1
+    base::UniqueFd rootfs;               // detached tree, or -1: the init opens it
+    std::vector<base::UniqueFd> mounts;  // by index in spec.mounts; detached trees, or -1
 };
 
 // Source of a bind as an absolute path: relative ones count from the bundle.

@@ -54,15 +54,26 @@ Result<std::string> pathInRoot(int root_fd, int fd) {
     return path.empty() ? "/" : path;
 }
 
+// The usual missing target: a directory in one that is there, with no symlink on the way.
+UniqueFd makePlainDir(int root_fd, const std::string& path) {
+    const size_t slash = path.rfind('/');
+    const UniqueFd parent = openPlain(root_fd, path.substr(0, slash + 1));
+    const std::string name = path.substr(slash + 1);
+    if (!parent.valid() || ::mkdirat(parent.get(), name.c_str(), kDirMode) != 0) return UniqueFd();
+    return UniqueFd(::openat(parent.get(), name.c_str(), O_PATH | O_NOFOLLOW | O_CLOEXEC));
+}
+
 Result<> makeTarget(int root_fd, const std::string& path, TargetKind kind) {
     if (kind == TargetKind::kDirectory) {
         ARCA_CHECK(base::makeDirsInRoot(root_fd, path, kDirMode));
         return {};
     }
     const size_t slash = path.rfind('/');
-    ARCA_TRY(const UniqueFd parent, base::makeDirsInRoot(root_fd, path.substr(0, slash + 1), kDirMode));
+    ARCA_TRY(const UniqueFd parent,
+             base::makeDirsInRoot(root_fd, path.substr(0, slash + 1), kDirMode));
     // Through the root again, so that a dangling symlink is followed inside it.
-    ARCA_CHECK(base::openInRoot(root_fd, path, O_RDONLY | O_CREAT | O_NONBLOCK | O_NOCTTY, kFileMode));
+    ARCA_CHECK(
+        base::openInRoot(root_fd, path, O_RDONLY | O_CREAT | O_NONBLOCK | O_NOCTTY, kFileMode));
     return {};
 }
 
@@ -84,6 +95,12 @@ Result<MountTarget> openMountTarget(int root_fd, const std::string& destination,
     target.fd = openPlain(root_fd, target.path);
     if (target.fd.valid()) return target;
     if (errno != ENOENT && errno != ELOOP) return failErrno("open " + target.path);
+    if (errno == ENOENT && kind == TargetKind::kDirectory) {
+        target.existed = false;
+        target.fd = makePlainDir(root_fd, target.path);
+        if (target.fd.valid()) return target;
+        target.existed = true;
+    }
     auto found = base::openInRoot(root_fd, target.path, O_PATH);
     if (!found) {
         if (found.error().sysErrno() != ENOENT) return fail(std::move(found).error());
@@ -99,11 +116,16 @@ Result<MountTarget> openMountTarget(int root_fd, const std::string& destination,
 }
 
 Result<> checkProcTarget(const MountTarget& target, const std::string& type, int source_fd) {
-    constexpr std::array<std::string_view, 10> kAllowed = {
-        "/proc/cpuinfo",  "/proc/diskstats",  "/proc/loadavg",
-        "/proc/meminfo",  "/proc/slabinfo",   "/proc/stat",
-        "/proc/swaps",    "/proc/uptime",     "/proc/sys/kernel/ns_last_pid",
-        "/proc/sys/crypto/fips_enabled"};
+    constexpr std::array<std::string_view, 10> kAllowed = {"/proc/cpuinfo",
+                                                           "/proc/diskstats",
+                                                           "/proc/loadavg",
+                                                           "/proc/meminfo",
+                                                           "/proc/slabinfo",
+                                                           "/proc/stat",
+                                                           "/proc/swaps",
+                                                           "/proc/uptime",
+                                                           "/proc/sys/kernel/ns_last_pid",
+                                                           "/proc/sys/crypto/fips_enabled"};
     const bool is_root = target.path == "/proc";
     if (!is_root && !target.path.starts_with("/proc/")) return {};
     if (is_root) {
@@ -112,8 +134,8 @@ Result<> checkProcTarget(const MountTarget& target, const std::string& type, int
                     "\"/proc\" cannot be mounted because it is not of type proc");
     }
     if (std::find(kAllowed.begin(), kAllowed.end(), target.path) != kAllowed.end()) return {};
-    return fail(Code::kInvalidArgument,
-                "\"" + base::printable(target.path) + "\" cannot be mounted because it is inside /proc");
+    return fail(Code::kInvalidArgument, "\"" + base::printable(target.path) +
+                                            "\" cannot be mounted because it is inside /proc");
 }
 
 }  // namespace arca::vmexec

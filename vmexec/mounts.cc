@@ -30,14 +30,17 @@ namespace {
 
 Result<> makeBind(MountContext& context, const spec::Mount& mount, const MountOptions& options,
                   UniqueFd prepared) {
+    // What is not an option of the mount itself is the file system's business, which a bind does
+    // not make: other runtimes let the kernel drop it in silence, and bundles count on being
+    // accepted.
     if (!options.data.empty()) {
-        return fail(Code::kInvalidArgument, "a bind mount takes no file system options, here \"" +
-                                                base::printable(options.data.front()) + "\"");
+        context.channel.warn("mount " + mount.destination +
+                             ": a bind has no use for the option \"" +
+                             base::printable(options.data.front()) + "\"");
     }
     UniqueFd tree = std::move(prepared);
     if (!tree.valid()) {
-        ARCA_TRY(tree,
-                 cloneTree(AT_FDCWD, bindSource(context.plan, mount), options.bind_depth));
+        ARCA_TRY(tree, cloneTree(AT_FDCWD, bindSource(context.plan, mount), options.bind_depth));
     }
     struct stat st {};
     if (::fstat(tree.get(), &st) != 0) return failErrno("stat");
@@ -84,8 +87,8 @@ FilesystemRequest requestFor(const MountContext& context, const spec::Mount& mou
 
 Result<> makeFilesystemMount(MountContext& context, const spec::Mount& mount,
                              const MountOptions& options) {
-    ARCA_TRY(const MountTarget target, openMountTarget(context.root_fd, mount.destination,
-                                                       TargetKind::kDirectory));
+    ARCA_TRY(const MountTarget target,
+             openMountTarget(context.root_fd, mount.destination, TargetKind::kDirectory));
     ARCA_CHECK(checkProcTarget(target, mount.type, -1));
     if ((mount.type == "proc" || mount.type == "sysfs") &&
         target.path != base::cleanPath("/" + mount.destination))
@@ -101,8 +104,13 @@ Result<> makeFilesystemMount(MountContext& context, const spec::Mount& mount,
     }
     auto made = makeFilesystem(request);
     if (!made && context.in_userns && made.error().sysErrno() == EPERM &&
-        (mount.type == "proc" || mount.type == "sysfs"))
-        made = hostMount(mount.type);
+        (mount.type == "proc" || mount.type == "sysfs")) {
+        ARCA_TRY(UniqueFd tree, hostMount(mount.type));
+        ARCA_CHECK(attachMount(tree.get(), target.fd.get()));
+        MountOptions as_bind = options;
+        as_bind.bind = true;
+        return finishMount(context, std::move(tree), as_bind, false);
+    }
     if (!made && made.error().code() == Code::kUnsupported) {
         if (options.tmpcopyup) return fail(std::move(made).error().withContext("tmpcopyup"));
         ARCA_TRY(UniqueFd mounted, mountClassic(request, target.fd.get()));
@@ -158,8 +166,7 @@ Result<> finishMount(MountContext& context, UniqueFd mount, const MountOptions& 
     if (options.bind) ARCA_CHECK(setMountAttributes(mount.get(), top, Depth::kTop));
     ARCA_CHECK(setMountAttributes(mount.get(), tree, Depth::kTree));
     for (const PropagationChange& change : options.propagation) {
-        ARCA_CHECK(
-            setMountAttributes(mount.get(), {.propagation = change.type}, change.depth));
+        ARCA_CHECK(setMountAttributes(mount.get(), {.propagation = change.type}, change.depth));
     }
     if (sealed) context.read_only_last.push_back({std::move(mount), seal_depth});
     return {};
@@ -176,9 +183,8 @@ Result<> makeMounts(MountContext& context) {
         auto made = makeOne(context, mount, std::move(prepared));
         if (!made) {
             const std::string& source = mount.source.empty() ? mount.type : mount.source;
-            return fail(std::move(made).error().withContext("mount " + base::printable(source) +
-                                                            " at " +
-                                                            base::printable(mount.destination)));
+            return fail(std::move(made).error().withContext(
+                "mount " + base::printable(source) + " at " + base::printable(mount.destination)));
         }
     }
     return {};

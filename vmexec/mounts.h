@@ -1,4 +1,5 @@
-// The configuration's mounts, inside the rootfs, in the order given. Init's side, before pivot_root.
+// The configuration's mounts, inside the rootfs, in the order given. Init's side, before
+// pivot_root.
 #pragma once
 
 #include <vector>

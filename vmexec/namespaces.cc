@@ -92,7 +92,8 @@ Result<NamespacePlan> openNamespaces(const std::vector<spec::Namespace>& namespa
     for (const Kind& kind : kKinds) {
         for (const spec::Namespace& ns : namespaces) {
             if (ns.type != kind.type) continue;
-            const bool by_init = kind.type == NamespaceType::kTime || kind.type == NamespaceType::kCgroup;
+            const bool by_init =
+                kind.type == NamespaceType::kTime || kind.type == NamespaceType::kCgroup;
             if (ns.path.empty()) {
                 if (!by_init) plan.create |= kind.flag;
                 continue;

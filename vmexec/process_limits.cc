@@ -36,8 +36,9 @@ Result<> applyPersonality(const spec::Personality& personality) {
     if (personality.domain == "LINUX32") {
         domain = PER_LINUX32;
     } else if (personality.domain != "LINUX") {
-        return fail(Code::kInvalidArgument,
-                    "personality domain \"" + base::printable(personality.domain) + "\" is not known");
+        return fail(
+            Code::kInvalidArgument,
+            "personality domain \"" + base::printable(personality.domain) + "\" is not known");
     }
     if (!personality.flags.empty())
         return fail(Code::kInvalidArgument, "personality flags: none are supported");

@@ -40,25 +40,25 @@ Result<uint64_t> valueOf(const std::array<Named, N>& table, std::string_view nam
                 std::string(what) + " \"" + base::printable(name) + "\" is not known");
 }
 
-constexpr std::array kPolicies = {
-    Named{"SCHED_OTHER", 0}, Named{"SCHED_FIFO", 1}, Named{"SCHED_RR", 2}, Named{"SCHED_BATCH", 3},
-    Named{"SCHED_ISO", 4},   Named{"SCHED_IDLE", 5}, Named{"SCHED_DEADLINE", 6}};
-constexpr std::array kSchedFlags = {
-    Named{"SCHED_FLAG_RESET_ON_FORK", SCHED_FLAG_RESET_ON_FORK},
-    Named{"SCHED_FLAG_RECLAIM", SCHED_FLAG_RECLAIM},
-    Named{"SCHED_FLAG_DL_OVERRUN", SCHED_FLAG_DL_OVERRUN},
-    Named{"SCHED_FLAG_KEEP_POLICY", SCHED_FLAG_KEEP_POLICY},
-    Named{"SCHED_FLAG_KEEP_PARAMS", SCHED_FLAG_KEEP_PARAMS},
-    Named{"SCHED_FLAG_UTIL_CLAMP_MIN", SCHED_FLAG_UTIL_CLAMP_MIN},
-    Named{"SCHED_FLAG_UTIL_CLAMP_MAX", SCHED_FLAG_UTIL_CLAMP_MAX}};
+constexpr std::array kPolicies = {Named{"SCHED_OTHER", 0},   Named{"SCHED_FIFO", 1},
+                                  Named{"SCHED_RR", 2},      Named{"SCHED_BATCH", 3},
+                                  Named{"SCHED_ISO", 4},     Named{"SCHED_IDLE", 5},
+                                  Named{"SCHED_DEADLINE", 6}};
+constexpr std::array kSchedFlags = {Named{"SCHED_FLAG_RESET_ON_FORK", SCHED_FLAG_RESET_ON_FORK},
+                                    Named{"SCHED_FLAG_RECLAIM", SCHED_FLAG_RECLAIM},
+                                    Named{"SCHED_FLAG_DL_OVERRUN", SCHED_FLAG_DL_OVERRUN},
+                                    Named{"SCHED_FLAG_KEEP_POLICY", SCHED_FLAG_KEEP_POLICY},
+                                    Named{"SCHED_FLAG_KEEP_PARAMS", SCHED_FLAG_KEEP_PARAMS},
+                                    Named{"SCHED_FLAG_UTIL_CLAMP_MIN", SCHED_FLAG_UTIL_CLAMP_MIN},
+                                    Named{"SCHED_FLAG_UTIL_CLAMP_MAX", SCHED_FLAG_UTIL_CLAMP_MAX}};
 constexpr std::array kIoClasses = {Named{"IOPRIO_CLASS_RT", IOPRIO_CLASS_RT},
                                    Named{"IOPRIO_CLASS_BE", IOPRIO_CLASS_BE},
                                    Named{"IOPRIO_CLASS_IDLE", IOPRIO_CLASS_IDLE}};
 // Numbers where Debian 12's headers end before the kernel does.
 constexpr std::array kMemoryModes = {
-    Named{"MPOL_DEFAULT", MPOL_DEFAULT},       Named{"MPOL_PREFERRED", MPOL_PREFERRED},
-    Named{"MPOL_BIND", MPOL_BIND},             Named{"MPOL_INTERLEAVE", MPOL_INTERLEAVE},
-    Named{"MPOL_LOCAL", MPOL_LOCAL},           Named{"MPOL_PREFERRED_MANY", 5},
+    Named{"MPOL_DEFAULT", MPOL_DEFAULT}, Named{"MPOL_PREFERRED", MPOL_PREFERRED},
+    Named{"MPOL_BIND", MPOL_BIND},       Named{"MPOL_INTERLEAVE", MPOL_INTERLEAVE},
+    Named{"MPOL_LOCAL", MPOL_LOCAL},     Named{"MPOL_PREFERRED_MANY", 5},
     Named{"MPOL_WEIGHTED_INTERLEAVE", 6}};
 constexpr std::array kMemoryFlags = {Named{"MPOL_F_STATIC_NODES", 1U << 15U},
                                      Named{"MPOL_F_RELATIVE_NODES", 1U << 14U},
@@ -106,7 +106,8 @@ Result<> applyScheduler(const spec::Scheduler& scheduler) {
 }
 
 Result<> applyIoPriority(const spec::IoPriority& priority) {
-    ARCA_TRY(const uint64_t io_class, valueOf(kIoClasses, priority.class_name, "I/O priority class"));
+    ARCA_TRY(const uint64_t io_class,
+             valueOf(kIoClasses, priority.class_name, "I/O priority class"));
     const auto value = static_cast<int>(io_class << IOPRIO_CLASS_SHIFT) | priority.priority;
     if (::syscall(SYS_ioprio_set, IOPRIO_WHO_PROCESS, 0, value) != 0)
         return failErrno("set I/O priority " + priority.class_name);

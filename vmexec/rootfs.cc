@@ -117,8 +117,8 @@ Result<> pivot(int root_fd) {
 
 // For hosts whose root is an initramfs, where pivot_root is not possible.
 Result<> moveRoot(int root_fd, const std::string& path) {
-    // The old mounts stay below the new root, out of reach for a path but not for the kernel's check
-    // whether a new proc or sysfs would show more than the namespace may see.
+    // The old mounts stay below the new root, out of reach for a path but not for the kernel's
+    // check whether a new proc or sysfs would show more than the namespace may see.
     ARCA_TRY(const std::vector<MountLine> lines, readMountInfo());
     for (const MountLine& line : lines) {
         if (line.type != "proc" && line.type != "sysfs") continue;
@@ -146,8 +146,7 @@ Result<> chrootOnly(int root_fd) {
 
 Result<UniqueFd> prepareRoot(const spec::Plan& plan, UniqueFd prepared) {
     const std::string path = base::absolutePath(plan.bundle, plan.spec.root->path);
-    ARCA_TRY(const PropagationChange wanted,
-             parsePropagation(plan.spec.linux.rootfsPropagation));
+    ARCA_TRY(const PropagationChange wanted, parsePropagation(plan.spec.linux.rootfsPropagation));
     const bool own = plan.spec.newNamespace(spec::NamespaceType::kMount);
     const bool shared = wanted.type == MS_SHARED;
     // A shared root is asked for so that bind mounts of shared directories reach the host: those
@@ -183,9 +182,15 @@ Result<> enterRoot(const spec::Plan& plan, int root_fd) {
     } else {
         ARCA_CHECK(pivot(root_fd));
     }
-    ARCA_TRY(const PropagationChange wanted,
-             parsePropagation(plan.spec.linux.rootfsPropagation));
+    ARCA_TRY(const PropagationChange wanted, parsePropagation(plan.spec.linux.rootfsPropagation));
     if (wanted.type == 0) return {};
+    if (plan.spec.newNamespace(spec::NamespaceType::kMount)) {
+        const unsigned long rec =
+            wanted.depth == Depth::kTree ? static_cast<unsigned long>(MS_REC) : 0;
+        if (::mount(nullptr, "/", nullptr, wanted.type | rec, nullptr) != 0)
+            return failErrno("set rootfsPropagation");
+        return {};
+    }
     auto done = setMountAttributes(root_fd, {.propagation = wanted.type}, wanted.depth);
     if (!done) return fail(std::move(done).error().withContext("set rootfsPropagation"));
     return {};

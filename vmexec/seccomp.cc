@@ -23,8 +23,8 @@ Result<UniqueFd> loadSeccomp(std::string_view program, uint32_t flags, SeccompLi
     sock_fprog filter{};
     filter.len = static_cast<unsigned short>(count);
     // The kernel copies it and asks for no alignment.
-    filter.filter =
-        reinterpret_cast<sock_filter*>(const_cast<char*>(program.data()));  // NOLINT(cppcoreguidelines-pro-type-const-cast): the ABI's type
+    filter.filter = reinterpret_cast<sock_filter*>(const_cast<char*>(
+        program.data()));  // NOLINT(cppcoreguidelines-pro-type-const-cast): the ABI's type
     if (listener == SeccompListener::kYes) flags |= SECCOMP_FILTER_FLAG_NEW_LISTENER;
     const long result = ::syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, flags, &filter);
     if (result < 0) return failErrno("load seccomp filter");

@@ -1,8 +1,8 @@
 #include "vmexec/stage1.h"
 
 #include <fcntl.h>
-#include <sys/mman.h>
 #include <signal.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -85,7 +85,8 @@ void closeOthers(int first, int keep_a, int keep_b) {
 
 Result<Received> receivePlan(const Channel& channel) {
     ARCA_TRY(Channel::Received message, channel.expect(BodyMessage::kPlan, "kPlan"));
-    if (message.fds.size() != 2) return fail(Code::kInternal, "kPlan: two descriptors belong to it");
+    if (message.fds.size() != 2)
+        return fail(Code::kInternal, "kPlan: two descriptors belong to it");
     Received received;
     ARCA_TRY(received.plan, readPlan(message.fds[0].get()));
     received.gate = std::move(message.fds[1]);

@@ -63,8 +63,9 @@ Bundle::Bundle() : path_(makeTempDir()) {
     const UniqueFd to(::open(rootfs("/bin/busybox").c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0755));
     must(base::writeAll(to.get(), must(base::readAll(from.get(), size_t{64} << 20U))));
     for (const char* name :
-         {"sh", "cat", "echo", "true", "false", "id", "ls", "sleep", "stat", "stty", "tty", "pwd",
-          "grep", "readlink", "touch", "mkdir", "mount", "hostname", "env", "head", "test", "tr"})
+         {"sh",    "cat",      "echo", "true", "false", "id",       "ls",    "sleep",
+          "stat",  "stty",     "tty",  "pwd",  "grep",  "readlink", "touch", "mkdir",
+          "mount", "hostname", "env",  "head", "test",  "tr"})
         (void)::symlink("busybox", rootfs(std::string("/bin/") + name).c_str());
 }
 
@@ -77,8 +78,7 @@ std::string Bundle::rootfs(const std::string& name) const {
 }
 
 void Bundle::write(const std::string& name, const std::string& text, mode_t mode) const {
-    const UniqueFd fd(
-        ::open(rootfs(name).c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, mode));
+    const UniqueFd fd(::open(rootfs(name).c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, mode));
     must(base::writeAll(fd.get(), text));
     (void)::fchmod(fd.get(), mode);
 }
@@ -97,15 +97,19 @@ spec::Plan defaultPlan(const Bundle& bundle, const std::vector<std::string>& arg
     plan.spec.mounts = {
         {"/proc", "proc", "proc", {}, {}, {}},
         {"/dev", "tmpfs", "tmpfs", {"nosuid", "strictatime", "mode=755", "size=65536k"}, {}, {}},
-        {"/dev/pts", "devpts", "devpts",
-         {"nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"}, {}, {}},
+        {"/dev/pts",
+         "devpts",
+         "devpts",
+         {"nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"},
+         {},
+         {}},
         {"/dev/shm", "tmpfs", "shm", {"nosuid", "noexec", "nodev", "mode=1777"}, {}, {}},
         {"/dev/mqueue", "mqueue", "mqueue", {"nosuid", "noexec", "nodev"}, {}, {}},
         {"/sys", "sysfs", "sysfs", {"nosuid", "noexec", "nodev", "ro"}, {}, {}}};
     plan.spec.has_linux = true;
-    for (const NamespaceType type : {NamespaceType::kPid, NamespaceType::kNetwork,
-                                     NamespaceType::kMount, NamespaceType::kIpc,
-                                     NamespaceType::kUts})
+    for (const NamespaceType type :
+         {NamespaceType::kPid, NamespaceType::kNetwork, NamespaceType::kMount, NamespaceType::kIpc,
+          NamespaceType::kUts})
         plan.spec.linux.namespaces.push_back({type, ""});
     return plan;
 }
@@ -246,6 +250,39 @@ std::string Body::output() {
         text.append(buffer.data(), static_cast<size_t>(n));
     }
     return text;
+}
+
+boost::test_tools::assertion_result asRoot(boost::unit_test::test_unit_id /*id*/) {
+    boost::test_tools::assertion_result result(::geteuid() == 0);
+    result.message() << "needs root: namespaces and mounts";
+    return result;
+}
+
+std::string outputOf(spec::Plan plan, const std::string& script) {
+    plan.spec.process->args = {"sh", "-c", script};
+    Body body(plan);
+    const int code = body.run();
+    BOOST_TEST(code == 0, script << ": " << code << " " << body.failure());
+    return code < 0 ? "" : body.output();
+}
+
+std::string failureOf(const spec::Plan& plan) {
+    Body body(plan);
+    BOOST_TEST(!body.ready());
+    return body.failure();
+}
+
+spec::Plan withUserNamespace(spec::Plan plan) {
+    plan.spec.linux.namespaces.push_back({NamespaceType::kUser, ""});
+    plan.spec.linux.uidMappings = {{0, 100000, 2000}};
+    plan.spec.linux.gidMappings = {{0, 100000, 2000}};
+    return plan;
+}
+
+bool contains(const std::string& text, const std::string& part) {
+    const bool found = text.find(part) != std::string::npos;
+    if (!found) BOOST_TEST_MESSAGE("not in it: " << part << "\n" << text);
+    return found;
 }
 
 }  // namespace arca::vmexec::testing

@@ -4,6 +4,7 @@
 
 #include <sys/types.h>
 
+#include <boost/test/unit_test.hpp>
 #include <string>
 #include <vector>
 
@@ -90,5 +91,20 @@ class Body {
     std::string failure_;
     std::vector<std::string> warnings_;
 };
+
+// Precondition of a suite: skipped with a reason unless root.
+boost::test_tools::assertion_result asRoot(boost::unit_test::test_unit_id id);
+
+// What the shell script wrote in a container of `plan`.
+std::string outputOf(spec::Plan plan, const std::string& script);
+
+// Why the container cannot be created.
+std::string failureOf(const spec::Plan& plan);
+
+// `plan` with a user namespace of 2000 ids from 100000 on.
+spec::Plan withUserNamespace(spec::Plan plan);
+
+// Says what was looked for when it is not there.
+bool contains(const std::string& text, const std::string& part);
 
 }  // namespace arca::vmexec::testing

@@ -345,11 +345,9 @@ void Agent::fail(const CreationPtr& creation, Error error) {
         return creation->reply(base::fail(std::move(error)));
     }
     removeContainer(creation->container, [creation, error = std::move(error)](Result<> removed) {
-        Error reason = error;
-        if (!removed) {
-            reason = std::move(reason).withContext("and " + removed.error().message());
-        }
-        creation->reply(base::fail(std::move(reason)));
+        if (removed) return creation->reply(base::fail(error));
+        creation->reply(base::fail(error.code(), error.message() + "; and " +
+                                                     removed.error().message()));
     });
 }
 

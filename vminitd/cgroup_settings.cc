@@ -156,6 +156,10 @@ class V1Builder {
         if (const auto value = asked(memory.reservation)) {
             ARCA_CHECK(add("memory", "memory.soft_limit_in_bytes", std::to_string(*value)));
         }
+        // memory.kernel has no counterpart left: its file takes any value and does nothing with it.
+        if (const auto value = asked(memory.kernelTCP)) {
+            ARCA_CHECK(add("memory", "memory.kmem.tcp.limit_in_bytes", std::to_string(*value)));
+        }
         if (memory.swappiness) {
             ARCA_CHECK(add("memory", "memory.swappiness", std::to_string(*memory.swappiness)));
         }

@@ -360,7 +360,7 @@ BOOST_AUTO_TEST_CASE(controllers_are_enabled_down_to_the_parent) {
     BOOST_TEST(host.fs.files["/sys/fs/cgroup/a/b/cgroup.subtree_control"].empty());
 }
 
-BOOST_AUTO_TEST_CASE(settings) {
+BOOST_AUTO_TEST_CASE(conversions) {
     V2 host;
     (void)host.fs.makeDir("/sys/fs/cgroup/c");
     spec::Resources res = memory(33554432, 33558528);

@@ -10,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/strings.h"
 #include "vminitd/cgroup_fs.h"
 
 namespace arca::vminitd {
@@ -87,6 +88,17 @@ class FakeCgroupFs : public CgroupFs {
     }
     base::Result<> signal(pid_t pid, int signal_number) override {
         signals.emplace_back(pid, signal_number);
+        if (signal_number != 9) return {};
+        // It dies at once.
+        for (auto& [path, text] : files) {
+            if (!path.ends_with("/cgroup.procs")) continue;
+            std::string left;
+            for (const std::string_view line : base::split(text, '\n')) {
+                if (line == std::to_string(pid)) continue;
+                left += (left.empty() ? "" : "\n") + std::string(line);
+            }
+            text = left;
+        }
         return {};
     }
 

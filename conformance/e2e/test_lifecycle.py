@@ -93,9 +93,9 @@ class CreateAndStart(Case):
     def test_an_ended_init_that_nobody_reaped_counts_as_stopped(self):
         c = self.create(self.bundle("true"))
         pid = self.state(c)["pid"]
+        self.reaps_while_calling = False
         self.ok("start", c)
         until(lambda: process_state(pid)[0] == "Z", "the init ends")
-        self.reaps_while_calling = False
         self.assertEqual((self.state(c)["status"], self.state(c)["pid"]), ("stopped", 0))
         self.assertEqual(process_state(pid)[0], "Z", "it was still there when state was asked")
 

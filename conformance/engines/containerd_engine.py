@@ -46,7 +46,8 @@ class Containerd:
         config.write_text(CONFIG.format(home=self.home))
         self.daemon = processes.Daemon([harness.program("containerd", "containerd"), "--config", config],
                                        self.home / "containerd.log", env=self.env)
-        world.wait_until(lambda: self.daemon.alive() and self("version", seconds=20).code == 0, 60, "containerd answers")
+        world.wait_until(lambda: self.daemon.alive() and self("version", seconds=20).code == 0, 180,
+                         "containerd answers")
         imported = self("images", "import", "--snapshotter", self.snapshotter, harness.archive())
         if imported.code:
             raise RuntimeError(f"ctr images import failed: {imported}")

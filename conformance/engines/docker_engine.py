@@ -40,7 +40,7 @@ class Docker:
     """A private dockerd (it starts its own containerd) and its client."""
 
     # The client says so when a container ends before its first resize, which depends on the machine's load.
-    noise = (b"failed to resize tty, using default size\r\n",)
+    noise = (rb"failed to resize tty, using default size\r\n",)
 
     def __init__(self, reference, subject):
         self.reference, self.subject = reference, subject
@@ -68,7 +68,7 @@ class Docker:
              "--add-runtime", f"{self.subject.name}={self.subject.path}", "--default-runtime", self.subject.name,
              "--add-runtime", f"recorder={self.write_recorder()}"],
             self.home / "dockerd.log", env=self.env)
-        world.wait_until(lambda: self.daemon.alive() and self("version", seconds=20).code == 0, 60, "dockerd answers")
+        world.wait_until(lambda: self.daemon.alive() and self("version", seconds=20).code == 0, 180, "dockerd answers")
         loaded = self("load", "-i", harness.archive())
         if loaded.code:
             raise RuntimeError(f"docker load failed: {loaded}")
@@ -123,7 +123,7 @@ class Docker:
             raise RuntimeError(f"inspect failed: {outcome}")
         return outcome.text.strip()
 
-    def wait_for_log(self, container, text, seconds=30):
+    def wait_for_log(self, container, text, seconds=120):
         """Follows the container's log until `text` is in it, and gives what came so far."""
         follower = subprocess.Popen([self.client, "logs", "-f", container], stdout=subprocess.PIPE,
                                     stderr=subprocess.STDOUT, env=self.env)

@@ -101,7 +101,7 @@ class Snapshot:
                 for thing in sorted(things - before.parts[kind])]
 
 
-def wait_for_none(before, seconds=20):
+def wait_for_none(before, seconds=30):
     """Waits until nothing is left that was not there `before`; AssertionError that lists what is."""
     deadline = time.monotonic() + seconds
     while True:

@@ -32,7 +32,8 @@ POLICY = '{"default": [{"type": "insecureAcceptAnything"}]}'
 class Podman:
     """podman, told of the runtime by path on each call. Containers use podman's default cgroup parent."""
 
-    noise = ()
+    # podman says so when a container ends while its window is being resized, which depends on the machine's load.
+    noise = (rb"\x1b\[31mERRO\x1b\[0m\[\d+\] container not running[^\n]*\n",)
 
     def __init__(self, reference, subject):
         self.reference, self.subject = reference, subject

@@ -4,6 +4,7 @@ import errno
 import fcntl
 import os
 import pty
+import re
 import select
 import signal
 import struct
@@ -32,7 +33,7 @@ class Outcome:
                 f"  stdout {self.out[-4000:]!r}\n  stderr {self.err[-4000:]!r}")
 
 
-def call(argv, stdin=b"", seconds=60, env=None):
+def call(argv, stdin=b"", seconds=180, env=None):
     """Runs `argv` to its end with `stdin` as its input; subprocess.TimeoutExpired (it is killed then) after `seconds`."""
     argv = tuple(str(a) for a in argv)
     begin = time.monotonic()
@@ -45,7 +46,7 @@ class Terminal:
     """A command that runs with a pseudo-terminal of its own as its stdin, stdout, stderr and controlling terminal."""
 
     def __init__(self, argv, rows=37, columns=111, env=None, noise=()):
-        # `noise`: lines of the client itself, which it may or may not print, that `finish` takes out.
+        # `noise`: patterns of lines of the client itself, which it may or may not print; `finish` takes them out.
         self.noise = noise
         self.argv = tuple(str(a) for a in argv)
         self.begin = time.monotonic()
@@ -82,14 +83,14 @@ class Terminal:
         self.output += data
         return bool(data)
 
-    def expect(self, text, seconds=30):
+    def expect(self, text, seconds=120):
         """Reads until `text` has come; AssertionError if the terminal ends before, TimeoutError if nothing comes."""
         deadline = time.monotonic() + seconds
         while text not in self.output:
             if not self._read(deadline):
                 raise AssertionError(f"{' '.join(self.argv)}: ended without {text!r}: {self.output!r}")
 
-    def finish(self, seconds=60):
+    def finish(self, seconds=180):
         """Reads to the end and gives the Outcome (stderr is part of stdout)."""
         deadline = time.monotonic() + seconds
         try:
@@ -100,7 +101,7 @@ class Terminal:
             self.close()
         code = code if code >= 0 else 128 - code
         for line in self.noise:
-            self.output = self.output.replace(line, b"")
+            self.output = re.sub(line, b"", self.output)
         return Outcome(self.argv, code, self.output, b"", time.monotonic() - self.begin)
 
     def close(self):

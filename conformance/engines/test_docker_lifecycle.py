@@ -259,7 +259,7 @@ class DockerLifecycle(harness.EngineCase):
         def scenario(runtime):
             container = self.engine.begin(runtime, *SLEEPER)
             self.check(self.engine("exec", "-d", container, "sh", "-c", "sleep 100004 & echo > /tmp/made; wait"), out="")
-            world.wait_until(lambda: self.engine("exec", container, "test", "-f", "/tmp/made").code == 0, 20, "/tmp/made")
+            world.wait_until(lambda: self.engine("exec", container, "test", "-f", "/tmp/made").code == 0, 60, "/tmp/made")
             found = self.engine("exec", container, "sh", "-c", "ps -o args | grep -c '^sleep 10000[04]'")
             return self.check(found, out="2\n").out
         self.compare(scenario)

@@ -87,7 +87,6 @@ Result<ProcessRequest> execRequest(const Context& context, const Container& cont
 
 // Ends what has been made when a later step of this call fails.
 void undoExec(Container& container, const std::string& process_id, const MadeProcess& made) {
-    container.driver->setInterrupts(nullptr);
     if (const auto pidfd = base::openPidfd(made.identity)) {
         (void)base::sendSignal(pidfd->get(), SIGKILL);
         constexpr std::chrono::seconds kPatience{10};
@@ -126,7 +125,6 @@ Result<int> execCommand(Context& context) {
     container.driver->setInterrupts(&signals);
     auto made = container.driver->createProcess(request);
     if (!made) {
-        container.driver->setInterrupts(nullptr);
         (void)container.driver->deleteProcess(container.record.id, request.process_id);
         reapEndedChildren();
         return fail(processError(made.error()));
@@ -140,7 +138,6 @@ Result<int> execCommand(Context& context) {
     }
     if (detach) return 0;
 
-    container.driver->setInterrupts(nullptr);
     job.terminal = std::move(made->terminal);
     job.on_long_wait = [&] { container.driver->disconnect(); };
     ARCA_TRY(const int code, waitInForeground(job, signals));

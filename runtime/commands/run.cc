@@ -15,7 +15,6 @@ using base::Result;
 
 // Ends what has been made when a later step of this call fails.
 void undoRun(Container& container) {
-    container.driver->setInterrupts(nullptr);
     Result<> undone = killInit(container);
     if (undone) undone = destroyContainer(container);
     reapEndedChildren();
@@ -60,7 +59,6 @@ Result<int> runCommand(Context& context) {
     }
     if (detach) return 0;
 
-    container.driver->setInterrupts(nullptr);  // from here on they are the container's
     container.dir.unlock();
     ARCA_TRY(const int code, waitInForeground(job, signals));
     if (!arguments.isSet("keep")) ARCA_CHECK(removeEnded(container));

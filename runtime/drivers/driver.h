@@ -58,7 +58,8 @@ class Driver {
     Driver& operator=(const Driver&) = delete;
     virtual ~Driver() = default;
 
-    // Long waits of later calls end with an error when `signals` (borrowed) has an interrupt.
+    // createProcess() ends with an error when `signals` (borrowed) has an interrupt. Once a process
+    // is being started they are its own, and wait for whoever passes them on.
     void setInterrupts(const SignalInbox* signals) { signals_ = signals; }
 
     // Makes a process and leaves it at its gate, as our child. On failure nothing is left of it

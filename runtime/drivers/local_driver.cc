@@ -5,6 +5,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <ctime>
 #include <nlohmann/json.hpp>
 #include <optional>
 
@@ -218,10 +219,17 @@ Result<MadeProcess> LocalDriver::tryCreate(const ProcessRequest& request, bool& 
     message.set_options(request.options);
     CallOptions options;
     options.timeout = std::nullopt;  // hooks may take any time; a dead agent ends the call
+    // A watch is over when its descriptor becomes -1.
     options.watches.push_back({attachment.fd(), {}});
-    options.watches.back().ready = [&] {
+    options.watches.push_back({body.pidfd(), {}});
+    options.watches[0].ready = [&] {
         Result<> done = attachment.receive();
-        options.watches.front().fd = attachment.fd();  // -1 once the agent has closed it
+        options.watches[0].fd = attachment.fd();
+        return done;
+    };
+    options.watches[1].ready = [&] {
+        Result<> done = body.checkEnd();
+        options.watches[1].fd = body.pidfd();
         return done;
     };
     watchInterrupts(options);
@@ -242,7 +250,6 @@ Result<> LocalDriver::startProcess(const ContainerDir& dir, const Record& record
     request.set_containerid(record.id);
     CallOptions options;
     options.timeout = std::nullopt;  // startContainer hooks
-    watchInterrupts(options);
     constexpr int kTries = 2;
     for (int i = 1;; ++i) {
         Result<> started = connect();
@@ -265,14 +272,19 @@ Result<> LocalDriver::deleteProcess(const std::string& container_id,
     context_api::DeleteProcessResponse response;
     request.set_id(process_id);
     request.set_containerid(container_id);
-    auto deleted = call(ARCA_CONTEXT_RPC("DeleteProcess"), request, response);
-    if (deleted) return {};
-    // An exec that the agent does not know is kFailedPrecondition by the protocol.
-    const Code code = deleted.error().code();
-    const bool unknown = code == Code::kNotFound ||
-                         (code == Code::kFailedPrecondition && process_id != container_id);
-    if (unknown) return {};
-    return deleted;
+    const bool is_init = process_id == container_id;
+    // An agent that is still taking back what a dead command began says so: that passes.
+    constexpr int kTries = 1000;
+    const timespec pause{0, 10'000'000};
+    for (int i = 1;; ++i) {
+        auto deleted = call(ARCA_CONTEXT_RPC("DeleteProcess"), request, response);
+        if (deleted || deleted.error().code() == Code::kNotFound) return {};
+        const bool precondition = deleted.error().code() == Code::kFailedPrecondition;
+        // Of an exec this is also how the protocol says that it is not known.
+        if (precondition && !is_init) return {};
+        if (!precondition || i == kTries) return deleted;
+        (void)::nanosleep(&pause, nullptr);
+    }
 }
 
 Result<> LocalDriver::signalInit(const ContainerDir& dir, const Record& record,
