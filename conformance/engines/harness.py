@@ -82,6 +82,16 @@ def plain(text, *names):
     return re.sub(r"\b[0-9a-f]{12}\b", "<short id>", text)
 
 
+def comparable_mounts(text):
+    """A dump of mountinfo lines (without their numbers) with what no user can tell apart made equal.
+
+    Peer groups are numbered anew for each mount. A masked path reads as empty, whichever empty thing is mounted there.
+    """
+    text = re.sub(r"\b(shared|master|propagate_from):\d+", r"\1:<n>", text)
+    text = re.sub(r"^/ (/(?:proc|sys)/\S+) ro,\S+ .*- tmpfs tmpfs ro\S*$", r"\1: masked directory", text, flags=re.M)
+    return re.sub(r"^/null (/(?:proc|sys)/\S+) .*$", r"\1: masked file", text, flags=re.M)
+
+
 class EngineCase(unittest.TestCase):
     """Base of all engine tests. A subclass sets `engine` (started by its setUpClass)."""
 

@@ -165,8 +165,7 @@ class PodmanRun(harness.EngineCase):
         def scenario(runtime):
             done = self.check(self.engine.run(runtime, "--rm", "--", "sh", "-c", script))
             text = harness.plain(done.out)
-            text = re.sub(r"overlay/(l/)?[^\s,:/]*", "<layer>", text)
-            text = re.sub(r"\b(shared|master):\d+", r"\1:<n>", text)
+            text = harness.comparable_mounts(re.sub(r"overlay/(l/)?[^\s,:/]*", "<layer>", text))
             self.assertGreater(len(text.splitlines()), 80)
             return text
         self.compare(scenario)
