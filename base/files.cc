@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <memory>
+#include <optional>
 
 #include "base/strings.h"
 
@@ -57,30 +58,119 @@ Result<UniqueFd> openInRoot(int root_fd, const std::string& path, int flags, mod
     return failErrno("open " + path + " in the container's root");
 }
 
+namespace {
+
+constexpr int kMaxSymlinks = 40;  // as the kernel
+
+// The directories from the root to where a walk stands, so that ".." goes back to the one it came
+// through.
+class RootWalk {
+ public:
+    RootWalk(int root_fd, mode_t mode) : root_fd_(root_fd), mode_(mode) {}
+
+    Result<PathInRoot> to(const std::string& path) {
+        pushParts(path);
+        while (!pending_.empty()) {
+            const std::string part = std::move(pending_.back());
+            pending_.pop_back();
+            if (part == "..") {
+                if (!dirs_.empty()) dirs_.pop_back();
+                continue;
+            }
+            ARCA_TRY(std::optional<PathInRoot> end, step(part));
+            if (end) return std::move(*end);
+        }
+        // It ended on ".." or on nothing: a directory that is held already.
+        PathInRoot end;
+        ARCA_TRY(end.parent, openAt(top(), ".", O_PATH | O_DIRECTORY));
+        ARCA_TRY(end.fd, openAt(top(), ".", O_PATH | O_DIRECTORY));
+        return end;
+    }
+
+ private:
+    [[nodiscard]] int top() const { return dirs_.empty() ? root_fd_ : dirs_.back().get(); }
+
+    void pushParts(std::string_view path) {
+        const auto parts = split(path, '/');
+        for (auto part = parts.rbegin(); part != parts.rend(); ++part) {
+            if (!part->empty() && *part != ".") pending_.emplace_back(*part);
+        }
+    }
+
+    // One part; a value when it was the last one.
+    Result<std::optional<PathInRoot>> step(const std::string& part) {
+        auto found = openAt(top(), part, O_PATH | O_NOFOLLOW);
+        if (!found && found.error().sysErrno() == ENOENT) {
+            if (pending_.empty()) return endAt(part, UniqueFd());
+            if (::mkdirat(top(), part.c_str(), mode_) != 0 && errno != EEXIST) {
+                return failErrno("mkdir " + part + " in the container's root");
+            }
+            found = openAt(top(), part, O_PATH | O_NOFOLLOW);
+        }
+        if (!found) return fail(std::move(found).error());
+        struct stat st {};
+        if (::fstat(found->get(), &st) != 0) return failErrno("stat " + part);
+        if (S_ISLNK(st.st_mode)) {
+            ARCA_CHECK(follow(found->get(), part));
+            return std::optional<PathInRoot>();
+        }
+        if (pending_.empty()) return endAt(part, std::move(*found));
+        if (!S_ISDIR(st.st_mode))
+            return failErrno("open " + part + " in the container's root", ENOTDIR);
+        dirs_.push_back(std::move(*found));
+        return std::optional<PathInRoot>();
+    }
+
+    Result<> follow(int link_fd, const std::string& part) {
+        if (++symlinks_ > kMaxSymlinks)
+            return failErrno("open " + part + " in the container's root", ELOOP);
+        std::string target(4096, '\0');
+        const ssize_t n = ::readlinkat(link_fd, "", target.data(), target.size());
+        if (n < 0) return failErrno("readlink " + part);
+        target.resize(static_cast<size_t>(n));
+        if (!target.empty() && target.front() == '/') dirs_.clear();
+        pushParts(target);
+        return {};
+    }
+
+    Result<std::optional<PathInRoot>> endAt(const std::string& name, UniqueFd fd) {
+        PathInRoot end;
+        ARCA_TRY(end.parent, openAt(top(), ".", O_PATH | O_DIRECTORY));
+        end.name = name;
+        end.fd = std::move(fd);
+        return std::optional<PathInRoot>(std::move(end));
+    }
+
+    int root_fd_;
+    mode_t mode_;
+    int symlinks_ = 0;
+    std::vector<UniqueFd> dirs_;
+    std::vector<std::string> pending_;  // the next part is the last element
+};
+
+}  // namespace
+
+Result<PathInRoot> resolveInRoot(int root_fd, const std::string& path,
+                                 mode_t missing_parents_mode) {
+    return RootWalk(root_fd, missing_parents_mode).to(path);
+}
+
 Result<UniqueFd> makeDirsInRoot(int root_fd, const std::string& path, mode_t mode) {
     // Fast path: it is all there.
     auto whole = openInRoot(root_fd, path, O_PATH | O_DIRECTORY);
     if (whole || whole.error().sysErrno() != ENOENT) return whole;
-    // Each prefix is resolved from the root again, so that a symlink in the middle (absolute ones
-    // too) is followed inside the root; the new part itself is made relative to its parent's
-    // descriptor.
-    std::string done;
-    ARCA_TRY(UniqueFd parent, openInRoot(root_fd, "/", O_PATH | O_DIRECTORY));
-    const std::string clean = cleanPath("/" + path);
-    for (const std::string_view part : split(std::string_view(clean).substr(1), '/')) {
-        if (part.empty()) continue;
-        done += "/" + std::string(part);
-        auto next = openInRoot(root_fd, done, O_PATH | O_DIRECTORY);
-        if (!next && next.error().sysErrno() == ENOENT) {
-            if (::mkdirat(parent.get(), std::string(part).c_str(), mode) != 0 && errno != EEXIST) {
-                return failErrno("mkdir " + done + " in the container's root");
-            }
-            next = openInRoot(root_fd, done, O_PATH | O_DIRECTORY);
+    ARCA_TRY(PathInRoot end, resolveInRoot(root_fd, path, mode));
+    if (!end.fd.valid()) {
+        if (::mkdirat(end.parent.get(), end.name.c_str(), mode) != 0 && errno != EEXIST) {
+            return failErrno("mkdir " + path + " in the container's root");
         }
-        if (!next) return next;
-        parent = std::move(*next);
+        ARCA_TRY(end.fd, openAt(end.parent.get(), end.name, O_PATH | O_NOFOLLOW));
     }
-    return parent;
+    struct stat st {};
+    if (::fstat(end.fd.get(), &st) != 0) return failErrno("stat " + path);
+    if (!S_ISDIR(st.st_mode))
+        return failErrno("mkdir " + path + " in the container's root", ENOTDIR);
+    return std::move(end.fd);
 }
 
 Result<std::string> readAll(int fd, size_t limit_bytes) {

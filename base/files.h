@@ -26,9 +26,21 @@ Result<UniqueFd> openAt(int dir_fd, const std::string& path, int flags, mode_t m
 // retried.
 Result<UniqueFd> openInRoot(int root_fd, const std::string& path, int flags, mode_t mode = 0);
 
-// Like `mkdir -p` for `path` inside `root_fd`, and gives the last directory as O_PATH. Symlinks on
-// the way that stay inside the root are followed; a missing part is made with `mode`. Safe against
-// renames: each part is made and opened relative to the previous one's descriptor.
+// A name inside a root and what is there.
+struct PathInRoot {
+    UniqueFd parent;   // O_PATH of the directory that holds it
+    std::string name;  // one component; empty for the root itself
+    UniqueFd fd;       // O_PATH of the object, never a symlink; invalid when there is none
+};
+
+// Walks `path` inside `root_fd` part by part, each relative to the descriptor of the one before.
+// Symlinks are followed by their text, inside the root, also when what they name is missing:
+// parents that are not there are made with `missing_parents_mode`, the last part is not. ELOOP
+// after 40 symlinks.
+Result<PathInRoot> resolveInRoot(int root_fd, const std::string& path, mode_t missing_parents_mode);
+
+// Like `mkdir -p` for `path` inside `root_fd`, and gives the last directory as O_PATH. Symlinks as
+// in resolveInRoot(); a missing part is made with `mode`.
 Result<UniqueFd> makeDirsInRoot(int root_fd, const std::string& path, mode_t mode);
 
 // Reads from `fd` to its end. Fails with kInvalidArgument once more than `limit_bytes` came.

@@ -30,8 +30,8 @@ enum class FlagKind {
 };
 
 struct Flag {
-    std::string_view name;   // without dashes
-    char letter;             // one-letter alias, or 0
+    std::string_view name;  // without dashes
+    char letter;            // one-letter alias, or 0
     FlagKind kind;
     std::string_view value;  // what to call its value in help
     std::string_view help;
@@ -45,8 +45,8 @@ struct Command {
     std::string_view summary;
     std::span<const Flag> flags;
     int min_arguments;
-    int max_arguments;            // or kAnyNumber
-    bool stops_at_first_argument; // what follows the first argument is never a flag
+    int max_arguments;             // or kAnyNumber
+    bool stops_at_first_argument;  // what follows the first argument is never a flag
     Handler run;
 };
 

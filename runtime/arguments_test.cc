@@ -99,12 +99,9 @@ BOOST_AUTO_TEST_CASE(bad_usage) {
     BOOST_TEST(errorOf({"foo"}) == "No help topic for 'foo'");
     BOOST_TEST(errorOf({"create", "--nope", "c"}) == "flag provided but not defined: -nope");
     BOOST_TEST(errorOf({"create", "c", "--bundle"}) == "flag needs an argument: -bundle");
-    BOOST_TEST(errorOf({"create"}) ==
-               "arca-runtime: \"create\" requires exactly 1 argument(s)");
-    BOOST_TEST(errorOf({"exec"}) ==
-               "arca-runtime: \"exec\" requires a minimum of 1 argument(s)");
-    BOOST_TEST(errorOf({"list", "x"}) ==
-               "arca-runtime: \"list\" requires exactly 0 argument(s)");
+    BOOST_TEST(errorOf({"create"}) == "arca-runtime: \"create\" requires exactly 1 argument(s)");
+    BOOST_TEST(errorOf({"exec"}) == "arca-runtime: \"exec\" requires a minimum of 1 argument(s)");
+    BOOST_TEST(errorOf({"list", "x"}) == "arca-runtime: \"list\" requires exactly 0 argument(s)");
     // What came before the mistake still counts: the log that the error goes to.
     BOOST_TEST(parse({"--log", "/l", "foo"}).globals.text("log") == "/l");
 }

@@ -35,8 +35,8 @@ constexpr unsigned kFirstInherited = 3;
 
 // The file through a detached, read-only mount of its own; invalid where that may not be made.
 UniqueFd readOnlyMount(const Program& program) {
-    UniqueFd mount(static_cast<int>(::syscall(SYS_open_tree, program.fd.get(), "",
-                                              OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH)));
+    UniqueFd mount(static_cast<int>(::syscall(
+        SYS_open_tree, program.fd.get(), "", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH)));
     if (!mount.valid()) return mount;
     mount_attr attributes{};
     attributes.attr_set = MOUNT_ATTR_RDONLY;
@@ -61,8 +61,8 @@ Result<UniqueFd> sealedCopy(const Program& program) {
         if (n < 0) return failErrno("copy " + program.path);
         if (n == 0) return fail(Code::kSystem, "copy " + program.path + ": it became shorter");
     }
-    if (::fcntl(copy.get(), F_ADD_SEALS, F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE) !=
-        0) {
+    if (::fcntl(copy.get(), F_ADD_SEALS,
+                F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE) != 0) {
         return failErrno("seal the copy of " + program.path);
     }
     // A file that somebody holds open for writing cannot be executed.

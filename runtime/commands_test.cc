@@ -60,7 +60,8 @@ BOOST_AUTO_TEST_CASE(values_are_checked) {
     const std::pair<std::vector<std::string>, const char*> bad[] = {
         {{"--root=/", "list"}, "option --root argument should not be set to /"},
         {{"--root=/a/..", "list"}, "option --root argument should not be set to /"},
-        {{"--rootless=maybe", "list"}, "invalid value for --rootless: maybe: not true, false or auto"},
+        {{"--rootless=maybe", "list"},
+         "invalid value for --rootless: maybe: not true, false or auto"},
         {{"--cgroup-manager=x", "list"}, "invalid cgroup-manager: x"},
         {{"--sandbox=x", "list"}, "invalid sandbox \"x\": not local, vm or connect=ADDRESS"}};
     for (const auto& [words, message] : bad) {
@@ -104,9 +105,8 @@ BOOST_AUTO_TEST_CASE(activation_sockets_count_only_when_meant_for_this_process) 
         const Variable pid("LISTEN_PID", std::to_string(::getpid()));
         const auto passed = inheritedFds("", SocketActivation::kPass);
         BOOST_TEST(passed->count == 1);
-        BOOST_TEST(passed->env ==
-                       (std::vector<std::string>{"LISTEN_FDS=1", "LISTEN_PID=1",
-                                                 "LISTEN_FDNAMES=http"}),
+        BOOST_TEST(passed->env == (std::vector<std::string>{"LISTEN_FDS=1", "LISTEN_PID=1",
+                                                            "LISTEN_FDNAMES=http"}),
                    boost::test_tools::per_element());
         BOOST_TEST(inheritedFds("", SocketActivation::kIgnore)->count == 0);
     }
@@ -124,8 +124,7 @@ BOOST_AUTO_TEST_CASE(commands_have_runcs_prefixes_and_codes) {
                "runc create failed: container does not exist");
     BOOST_TEST(inCommandsWords("run", error).message() ==
                "runc run failed: container does not exist");
-    BOOST_TEST(inCommandsWords("exec", error).message() ==
-               "exec failed: container does not exist");
+    BOOST_TEST(inCommandsWords("exec", error).message() == "exec failed: container does not exist");
     for (const char* name : {"start", "kill", "delete", "state", "ps", "update"}) {
         BOOST_TEST(inCommandsWords(name, error).message() == "container does not exist");
         BOOST_TEST(failureCode(name) == 1);
@@ -252,9 +251,27 @@ spec::Process ownProcess() {
 }
 
 BOOST_AUTO_TEST_CASE(flags_change_the_containers_process) {
-    const Line line = parse({"exec", "--user", "1000", "-g", "4000", "-e", "A=1", "--cwd", "/tmp",
-                             "--cap", "kill", "-c", "CAP_CHOWN", "--no-new-privs", "--apparmor",
-                             "p", "--process-label", "l", "c", "id", "-G"});
+    const Line line = parse({"exec",
+                             "--user",
+                             "1000",
+                             "-g",
+                             "4000",
+                             "-e",
+                             "A=1",
+                             "--cwd",
+                             "/tmp",
+                             "--cap",
+                             "kill",
+                             "-c",
+                             "CAP_CHOWN",
+                             "--no-new-privs",
+                             "--apparmor",
+                             "p",
+                             "--process-label",
+                             "l",
+                             "c",
+                             "id",
+                             "-G"});
     const auto process = processFromFlags(line.arguments, ownProcess(), true);
     BOOST_TEST_REQUIRE(process.has_value());
     BOOST_TEST(process->args == (std::vector<std::string>{"id", "-G"}),
@@ -268,9 +285,9 @@ BOOST_AUTO_TEST_CASE(flags_change_the_containers_process) {
     BOOST_TEST(process->env == (std::vector<std::string>{"PATH=/bin", "HOME=/root", "A=1"}),
                boost::test_tools::per_element());
     BOOST_TEST(process->cwd == "/tmp");
-    BOOST_TEST(process->capabilities->bounding ==
-                   (std::vector<std::string>{"CAP_KILL", "CAP_CHOWN"}),
-               boost::test_tools::per_element());
+    BOOST_TEST(
+        process->capabilities->bounding == (std::vector<std::string>{"CAP_KILL", "CAP_CHOWN"}),
+        boost::test_tools::per_element());
     BOOST_TEST(process->capabilities->effective.size() == 2U);
     BOOST_TEST(process->capabilities->ambient.empty());
     BOOST_TEST(process->noNewPrivileges);
@@ -338,8 +355,8 @@ BOOST_AUTO_TEST_SUITE_END()
 BOOST_AUTO_TEST_SUITE(update)
 
 BOOST_AUTO_TEST_CASE(flags_become_resources) {
-    const Line line = parse({"update", "--memory", "32m", "--memory-swap=64m", "--pids-limit",
-                             "60", "--cpu-quota", "-1", "--cpuset-cpus", "0-2", "c"});
+    const Line line = parse({"update", "--memory", "32m", "--memory-swap=64m", "--pids-limit", "60",
+                             "--cpu-quota", "-1", "--cpuset-cpus", "0-2", "c"});
     BOOST_TEST(resourcesFromFlags(line.arguments).value() ==
                R"({"cpu":{"quota":-1,"cpus":"0-2"},)"
                R"("memory":{"limit":33554432,"swap":67108864},"pids":{"limit":60}})");
@@ -358,9 +375,8 @@ BOOST_AUTO_TEST_CASE(what_docker_sends_leaves_zeros_alone) {
                    R"({"memory":{"limit":83886080,"reservation":0,"swap":167772160,"kernel":0},)"
                    R"("cpu":{"shares":0,"quota":100000,"period":100000},"pids":{"limit":60},)"
                    R"("blockIO":{"weight":0}})")
-                   .value() ==
-               R"({"memory":{"limit":83886080,"swap":167772160},)"
-               R"("cpu":{"quota":100000,"period":100000},"pids":{"limit":60}})");
+                   .value() == R"({"memory":{"limit":83886080,"swap":167772160},)"
+                               R"("cpu":{"quota":100000,"period":100000},"pids":{"limit":60}})");
     BOOST_TEST(resourcesFromJson(R"({"devices":[{"allow":true}],"cpu":{"cpus":""}})").value() ==
                "{}");
 }
@@ -374,7 +390,9 @@ BOOST_AUTO_TEST_CASE(wrong_values_are_errors) {
         BOOST_TEST(!resourcesFromFlags(parse(words).arguments).has_value());
     }
     for (const char* text : {"", "[]", "{", "7", R"({"memory":7})", R"({"cpu":{"shares":-5}})"}) {
-        BOOST_TEST_CONTEXT(text) { BOOST_TEST(!resourcesFromJson(text).has_value()); }
+        BOOST_TEST_CONTEXT(text) {
+            BOOST_TEST(!resourcesFromJson(text).has_value());
+        }
     }
 }
 

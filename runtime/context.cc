@@ -122,17 +122,17 @@ Result<InheritedFds> inheritedFds(std::string_view count_text, SocketActivation 
         const auto count = base::parseNumber<int>(count_text);
         constexpr int kMost = 65536;
         if (!count || *count < 0 || *count > kMost) {
-            return fail(Code::kInvalidArgument, "invalid value \"" + base::printable(count_text) +
-                                                    "\" for --preserve-fds");
+            return fail(Code::kInvalidArgument,
+                        "invalid value \"" + base::printable(count_text) + "\" for --preserve-fds");
         }
         preserved = *count;
     }
     for (int i = 0; i < listening + preserved; ++i) {
         if (::fcntl(kFirstInherited + i, F_GETFD) >= 0) continue;
         if (i < listening) {
-            return fail(Code::kInvalidArgument,
-                        "LISTEN_FDS: descriptor " + std::to_string(kFirstInherited + i) +
-                            " is not open");
+            return fail(
+                Code::kInvalidArgument,
+                "LISTEN_FDS: descriptor " + std::to_string(kFirstInherited + i) + " is not open");
         }
         return fail(Code::kInvalidArgument,
                     "unable to stat preserved-fd " + std::to_string(i - listening) + " (of " +

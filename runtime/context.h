@@ -11,9 +11,9 @@
 namespace arca::runtime {
 
 struct Globals {
-    std::string root;         // absolute, clean
-    bool root_given = false;  // by --root
-    bool root_sticky = false; // below XDG_RUNTIME_DIR, where cleaners spare sticky directories
+    std::string root;          // absolute, clean
+    bool root_given = false;   // by --root
+    bool root_sticky = false;  // below XDG_RUNTIME_DIR, where cleaners spare sticky directories
     bool systemd_cgroup = false;
     bool cgroups_disabled = false;
     std::string rootless;  // "auto", "true" or "false"

@@ -35,8 +35,8 @@ Result<std::string> logPath(const std::string& text) {
     if (text.rfind(kFile, 0) == 0) return text.substr(kFile.size());
     for (const std::string_view kind : {"journald:", "syslog:"}) {
         if (text.rfind(kind, 0) == 0) {
-            return fail(Code::kUnsupported, "--log " + base::printable(text) +
-                                                ": only files are supported");
+            return fail(Code::kUnsupported,
+                        "--log " + base::printable(text) + ": only files are supported");
         }
     }
     return text;

@@ -44,8 +44,7 @@ Result<> applyEnvironment(const Arguments& arguments, spec::Process& process) {
         const size_t equals = entry.find('=');
         if (equals == std::string::npos || equals == 0) {
             return fail(Code::kInvalidArgument, "invalid environment variable \"" +
-                                                    base::printable(entry) +
-                                                    "\": not NAME=VALUE");
+                                                    base::printable(entry) + "\": not NAME=VALUE");
         }
         const std::string_view name_and_equals(entry.data(), equals + 1);
         std::erase_if(process.env, [&](const std::string& old) {

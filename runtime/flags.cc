@@ -40,18 +40,31 @@ constexpr Flag kPreserveFds{"preserve-fds", 0, kText, "N",
 constexpr Flag kNoSubreaper{"no-subreaper", 0, kBool, "", "do not adopt orphans while waiting"};
 constexpr Flag kDetach{"detach", 'd', kBool, "", "return once the process has been started"};
 
-constexpr std::array kCreate = {kBundle,      kConfig,  kConsoleSocket, kPidfdSocket, kPidFile,
-                                kNoPivot,     kNoNewKeyring, kPreserveFds, kNoSubreaper};
+constexpr std::array kCreate = {kBundle,  kConfig,       kConsoleSocket, kPidfdSocket, kPidFile,
+                                kNoPivot, kNoNewKeyring, kPreserveFds,   kNoSubreaper};
 
 constexpr auto kRun = std::to_array<Flag>({
-    kBundle, kConfig, kConsoleSocket, kPidfdSocket, kPidFile, kNoPivot, kNoNewKeyring,
-    kPreserveFds, kNoSubreaper, kDetach,
+    kBundle,
+    kConfig,
+    kConsoleSocket,
+    kPidfdSocket,
+    kPidFile,
+    kNoPivot,
+    kNoNewKeyring,
+    kPreserveFds,
+    kNoSubreaper,
+    kDetach,
     {"keep", 0, kBool, "", "do not delete the container when it has ended"},
 });
 
 constexpr auto kExec = std::to_array<Flag>({
-    {"process", 'p', kText, "FILE", "an OCI process object; the flags about the process are ignored"},
-    kConsoleSocket, kPidfdSocket, kPidFile, kPreserveFds, kDetach,
+    {"process", 'p', kText, "FILE",
+     "an OCI process object; the flags about the process are ignored"},
+    kConsoleSocket,
+    kPidfdSocket,
+    kPidFile,
+    kPreserveFds,
+    kDetach,
     {"cwd", 0, kText, "DIR", "working directory in the container"},
     {"env", 'e', kList, "NAME=VALUE", "add to the environment; may be repeated"},
     {"tty", 't', kBool, "", "give the process a terminal"},
@@ -90,7 +103,8 @@ constexpr auto kSpec = std::to_array<Flag>({
 });
 
 constexpr auto kUpdate = std::to_array<Flag>({
-    {"resources", 'r', kText, "FILE", "a LinuxResources object, - is stdin; other flags are ignored"},
+    {"resources", 'r', kText, "FILE",
+     "a LinuxResources object, - is stdin; other flags are ignored"},
     {"blkio-weight", 0, kText, "N", "weight of block I/O, 10 to 1000"},
     {"cpu-period", 0, kText, "US", "length of a period in microseconds"},
     {"cpu-quota", 0, kText, "US", "CPU time in a period in microseconds; -1: unlimited"},
@@ -138,7 +152,12 @@ constexpr auto kCheckpoint = std::to_array<Flag>({
 });
 
 constexpr auto kRestore = std::to_array<Flag>({
-    kBundle, kConsoleSocket, kPidFile, kNoPivot, kNoSubreaper, kDetach,
+    kBundle,
+    kConsoleSocket,
+    kPidFile,
+    kNoPivot,
+    kNoSubreaper,
+    kDetach,
     {"image-path", 0, kText, "DIR", "where the image is"},
     {"work-path", 0, kText, "DIR", "where to write logs"},
     {"tcp-established", 0, kBool, "", "allow open TCP connections"},

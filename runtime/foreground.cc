@@ -52,7 +52,8 @@ class Waiter {
                 if (!drained) base::log::warning(drained.error().message());
                 return *code;
             }
-            std::vector<pollfd> entries{{signals_.fd(), POLLIN, 0}};
+            const int notify_fd = job_.notify == nullptr ? -1 : job_.notify->fd();
+            std::vector<pollfd> entries{{signals_.fd(), POLLIN, 0}, {notify_fd, POLLIN, 0}};
             if (relay != nullptr) relay->addTo(entries);
             const int n = ::poll(entries.data(), entries.size(), long_wait ? -1 : kLongWaitMs);
             if (n < 0 && errno != EINTR) return failErrno("poll");
@@ -61,12 +62,19 @@ class Waiter {
                 if (job_.on_long_wait) job_.on_long_wait();
             }
             if (n <= 0) continue;
+            if (entries[1].revents != 0) passReadiness();
             if (relay != nullptr) ARCA_CHECK(relay->process(entries));
             while (const std::optional<int> number = signals_.next()) handle(*number, host);
         }
     }
 
  private:
+    void passReadiness() {
+        // This process itself is the service manager's main process: no other is named.
+        const auto passed = job_.notify->receive(0);
+        if (!passed) base::log::warning(passed.error().message());
+    }
+
     void handle(int number, HostTerminal* host) {
         if (number == SIGWINCH && host != nullptr) {
             const auto resized = host->copySizeTo(job_.terminal.get());

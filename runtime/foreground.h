@@ -6,6 +6,7 @@
 #include "base/result.h"
 #include "runtime/console.h"
 #include "runtime/drivers/driver.h"
+#include "runtime/notify.h"
 #include "runtime/signals.h"
 
 namespace arca::runtime {
@@ -16,6 +17,8 @@ struct ForegroundJob {
     base::UniqueFd terminal;
     // Orphans of the container become our children and are reaped.
     bool adopt_orphans = false;
+    // Readiness to pass on meanwhile; borrowed, may be null.
+    NotifyProxy* notify = nullptr;
     // Called once when the process turns out to take its time.
     std::function<void()> on_long_wait;
 };

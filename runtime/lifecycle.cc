@@ -12,6 +12,7 @@
 #include "hooks/hook_runner.h"
 #include "runtime/body.h"
 #include "runtime/bundle.h"
+#include "runtime/notify.h"
 #include "runtime/pid_file.h"
 #include "runtime/sockets.h"
 #include "spec/write.h"
@@ -37,14 +38,15 @@ hooks::HookContext hookContext(const Record& record, const char* kind, Status st
     context.state.annotations = record.annotations;
     // A bundle that has been deleted already must not keep poststop hooks from cleaning up.
     context.cwd = ::access(record.bundle.c_str(), X_OK) == 0 ? record.bundle : "/";
-    for (char** entry = environ; *entry != nullptr; ++entry) context.default_env.emplace_back(*entry);
+    for (char** entry = environ; *entry != nullptr; ++entry)
+        context.default_env.emplace_back(*entry);
     return context;
 }
 
 // crun's rule for `status`, which the conformance suite asks for: "created" in both.
 Result<> runCreateHooks(const Record& record, const spec::Hooks& hooks, pid_t pid) {
-    ARCA_CHECK(hooks::runHooks(hooks.prestart,
-                               hookContext(record, "prestart", Status::kCreated, pid)));
+    ARCA_CHECK(
+        hooks::runHooks(hooks.prestart, hookContext(record, "prestart", Status::kCreated, pid)));
     return hooks::runHooks(hooks.createRuntime,
                            hookContext(record, "createRuntime", Status::kCreated, pid));
 }
@@ -98,9 +100,10 @@ ProcessRequest initRequest(const Context& context, const Bundle& bundle, const R
 
 // The part of create that has something to undo: from the first record on disk to the last step.
 Result<MadeProcess> makeInit(const Context& context, Action action, const SignalInbox& signals,
-                             const Bundle& bundle, const HandOver& sockets, Container& container) {
+                             Bundle& bundle, const HandOver& sockets, Container& container) {
     Record& record = container.record;
     ARCA_CHECK(container.dir.save(record));
+    ARCA_CHECK(addNotifySocket(container.dir, bundle.spec));
     auto made = container.driver->createProcess(initRequest(context, bundle, record));
     if (!made) return fail(processError(made.error()));
     record.init = made->identity;
@@ -169,8 +172,8 @@ Result<CreatedContainer> createContainer(const Context& context, Action action,
     ARCA_CHECK(checkTerminal(terminal, detach, arguments.given("console-socket")));
     ARCA_CHECK(checkCgroupsPath(bundle.spec.linux.cgroupsPath, context.globals));
     for (const std::string& entry : context.fds.env) bundle.spec.process->env.push_back(entry);
-    ARCA_TRY(const HandOver sockets, connectHandOver(arguments.text("console-socket"),
-                                                     arguments.text("pidfd-socket")));
+    ARCA_TRY(const HandOver sockets,
+             connectHandOver(arguments.text("console-socket"), arguments.text("pidfd-socket")));
 
     ARCA_TRY(StateStore store, StateStore::open(context.globals, StateStore::Missing::kMake));
     ARCA_TRY(std::unique_ptr<Driver> driver, openDriver(context.globals.sandbox, store.fd()));
@@ -202,9 +205,9 @@ Result<> startContainer(Container& container) {
     }
     record.stage = Stage::kRunning;
     ARCA_CHECK(container.dir.save(record));
-    auto hooks = hooks::runHooks(
-        record.hooks.poststart,
-        hookContext(record, "poststart", Status::kRunning, record.init.pid));
+    auto hooks =
+        hooks::runHooks(record.hooks.poststart,
+                        hookContext(record, "poststart", Status::kRunning, record.init.pid));
     if (hooks) return {};
     // As the specification has it since 1.3 (before: a warning): stop, destroy, poststop.
     auto destroyed = killInit(container);

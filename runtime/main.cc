@@ -44,8 +44,7 @@ Result<int> execute(const Line& line) {
 // Help to stderr, then the error.
 int reportUsage(const Line& line) {
     const auto logging = setUpLog(line.globals);
-    const std::string help =
-        line.command == nullptr ? helpText() : helpText(*line.command);
+    const std::string help = line.command == nullptr ? helpText() : helpText(*line.command);
     (void)base::writeAll(STDERR_FILENO, "Incorrect Usage.\n\n" + help + "\n");
     reportError(*line.error);
     if (!logging) reportError(logging.error());
@@ -56,7 +55,7 @@ int runLine(const Line& line) {
     // An error counts more than a wish for help: `create --hlep --help` is not done.
     if (line.error) return reportUsage(line);
     if (line.version || line.help) {
-        const std::string text = line.version                ? versionText()
+        const std::string text = line.version              ? versionText()
                                  : line.command == nullptr ? helpText()
                                                            : helpText(*line.command);
         return printOut(text) ? 0 : kFailure;

@@ -21,8 +21,8 @@ Result<> writePidFile(const std::string& path, pid_t pid) {
     const bool has_dir = slash != std::string::npos;
     const std::string name = has_dir ? path.substr(slash + 1) : path;
     const std::string temp = "." + name;
-    auto dir = base::openAt(AT_FDCWD, has_dir ? path.substr(0, slash + 1) : ".",
-                            O_PATH | O_DIRECTORY);
+    auto dir =
+        base::openAt(AT_FDCWD, has_dir ? path.substr(0, slash + 1) : ".", O_PATH | O_DIRECTORY);
     if (!dir) return fail(std::move(dir).error().withContext("pid-file"));
     if (::unlinkat(dir->get(), temp.c_str(), 0) != 0 && errno != ENOENT) {
         return failErrno("pid-file: unlink " + temp);

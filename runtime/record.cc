@@ -1,5 +1,7 @@
 #include "runtime/record.h"
 
+#include <chrono>
+#include <cstdio>
 #include <ctime>
 #include <nlohmann/json.hpp>
 
@@ -117,12 +119,17 @@ Result<Record> parseRecord(std::string_view text) {
 }
 
 std::string timestamp(int64_t seconds, int64_t nanoseconds) {
-    const auto whole = static_cast<std::time_t>(seconds);
-    std::tm broken_down{};
-    (void)::gmtime_r(&whole, &broken_down);
-    char text[32];
-    const size_t size = std::strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%S", &broken_down);
-    std::string out(text, size);
+    // By hand: gmtime(3) reads the time zone's file first, which UTC has no use for.
+    const std::chrono::sys_seconds time{std::chrono::seconds(seconds)};
+    const auto day = std::chrono::floor<std::chrono::days>(time);
+    const std::chrono::year_month_day date(day);
+    const std::chrono::hh_mm_ss clock(time - day);
+    char text[64];
+    (void)std::snprintf(text, sizeof text, "%04d-%02u-%02uT%02ld:%02ld:%02ld",
+                        static_cast<int>(date.year()), static_cast<unsigned>(date.month()),
+                        static_cast<unsigned>(date.day()), clock.hours().count(),
+                        clock.minutes().count(), clock.seconds().count());
+    std::string out = text;
     if (nanoseconds != 0) {
         std::string digits = std::to_string(nanoseconds);
         digits.insert(0, 9 - digits.size(), '0');

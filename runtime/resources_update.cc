@@ -83,7 +83,8 @@ Result<std::string> resourcesFromFlags(const Arguments& arguments) {
     }
     for (const char* flag : {"kernel-memory", "kernel-memory-tcp"}) {
         if (arguments.given(flag)) {
-            base::log::warning("--" + std::string(flag) + " is ignored: the kernel has no such limit");
+            base::log::warning("--" + std::string(flag) +
+                               " is ignored: the kernel has no such limit");
         }
     }
     Json resources = Json::object();

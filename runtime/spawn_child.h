@@ -7,9 +7,9 @@ namespace arca::runtime {
 
 // All that the body's child reads, built before the fork.
 struct BodyPlan {
-    int program_fd;   // what to execute
-    int sync_fd;      // stays open for the program
-    int null_fd;      // becomes descriptors 0 to 2; -1: they stay
+    int program_fd;         // what to execute
+    int sync_fd;            // stays open for the program
+    int null_fd;            // becomes descriptors 0 to 2; -1: they stay
     unsigned first_closed;  // every descriptor from here up but sync_fd is closed at exec
     char* const* argv;
     char* const* envp;

@@ -44,8 +44,7 @@ Result<> ContainerDir::lock(std::chrono::milliseconds patience) {
     while (::flock(fd_.get(), LOCK_EX | LOCK_NB) != 0) {
         if (errno != EWOULDBLOCK && errno != EINTR) return failErrno("lock container " + id_);
         if (Clock::now() >= deadline) {
-            return fail(Code::kDeadlineExceeded,
-                        "container " + id_ + " is in use by another call");
+            return fail(Code::kDeadlineExceeded, "container " + id_ + " is in use by another call");
         }
         const timespec pause{0, pause_ns};
         (void)::nanosleep(&pause, nullptr);

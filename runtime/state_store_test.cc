@@ -75,9 +75,9 @@ BOOST_AUTO_TEST_CASE(what_is_written_is_read_back) {
 
 BOOST_AUTO_TEST_CASE(anything_else_is_an_error) {
     const std::string good = writeRecord(someRecord());
-    for (const std::string& bad : std::vector<std::string>{
-             "", "{}", "[]", "null", good.substr(0, good.size() / 2), R"({"version":2})",
-             R"({"version":1,"id":7})"}) {
+    for (const std::string& bad :
+         std::vector<std::string>{"", "{}", "[]", "null", good.substr(0, good.size() / 2),
+                                  R"({"version":2})", R"({"version":1,"id":7})"}) {
         const auto record = parseRecord(bad);
         BOOST_TEST(!record.has_value());
     }
@@ -124,8 +124,8 @@ BOOST_AUTO_TEST_CASE(an_id_can_be_taken_once) {
 BOOST_AUTO_TEST_CASE(malformed_ids_touch_nothing) {
     const StateStore store = open();
     const std::string long_id(300, 'a');
-    for (const std::string& id :
-         std::vector<std::string>{"", ".", "..", "../x", "a/b", "a b", "a\n", "\xc3\xa9", long_id}) {
+    for (const std::string& id : std::vector<std::string>{"", ".", "..", "../x", "a/b", "a b",
+                                                          "a\n", "\xc3\xa9", long_id}) {
         BOOST_TEST(!store.reserve(id).has_value());
         BOOST_TEST(!store.find(id).has_value());
     }

@@ -50,9 +50,10 @@ Json memoryJson(const api::MemoryStats& memory) {
 Json blkioJson(const api::BlockIOStats& block_io) {
     Json bytes = Json::array();
     Json operations = Json::array();
-    const auto add = [](Json& list, const api::BlockIOEntry& entry, const char* op, uint64_t value) {
-        list.push_back({{"major", entry.major()}, {"minor", entry.minor()}, {"op", op},
-                        {"value", value}});
+    const auto add = [](Json& list, const api::BlockIOEntry& entry, const char* op,
+                        uint64_t value) {
+        list.push_back(
+            {{"major", entry.major()}, {"minor", entry.minor()}, {"op", op}, {"value", value}});
     };
     for (const api::BlockIOEntry& entry : block_io.devices()) {
         add(bytes, entry, "Read", entry.read_bytes());
@@ -87,14 +88,11 @@ std::string statisticsJson(const api::ContainerStats& stats) {
     Json pids{{"current", stats.process().current()}};
     const uint64_t limit = stats.process().limit();
     if (limit != 0 && limit != kUnlimited) pids["limit"] = limit;
-    const Json json{{"cpu", cpuJson(stats.cpu())},
-                    {"cpuset", Json::object()},
-                    {"memory", memoryJson(stats.memory())},
-                    {"pids", std::move(pids)},
-                    {"blkio", blkioJson(stats.block_io())},
-                    {"hugetlb", Json::object()},
-                    {"intel_rdt", Json::object()},
-                    {"network_interfaces", networkJson(stats)}};
+    const Json json{
+        {"cpu", cpuJson(stats.cpu())},          {"cpuset", Json::object()},
+        {"memory", memoryJson(stats.memory())}, {"pids", std::move(pids)},
+        {"blkio", blkioJson(stats.block_io())}, {"hugetlb", Json::object()},
+        {"intel_rdt", Json::object()},          {"network_interfaces", networkJson(stats)}};
     return json.dump(-1, ' ', false, Json::error_handler_t::replace);
 }
 

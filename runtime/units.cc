@@ -1,7 +1,9 @@
 #include "runtime/units.h"
 
 #include <cmath>
+#include <cstdlib>
 #include <limits>
+#include <string>
 
 #include "base/strings.h"
 
@@ -28,9 +30,9 @@ std::optional<double> takeDecimal(std::string_view& text) {
         }
     }
     if (digits == 0) return std::nullopt;
-    double value = 0;
-    const auto [ptr, error] = std::from_chars(text.data(), text.data() + end, value);
-    if (error != std::errc{} || ptr != text.data() + end) return std::nullopt;
+    // Digits and at most one point, so that strtod(3) takes all of it; from_chars for doubles would
+    // add 100 kB to the program.
+    const double value = std::strtod(std::string(text.substr(0, end)).c_str(), nullptr);
     text.remove_prefix(end);
     return value;
 }
@@ -106,8 +108,8 @@ Result<UserForm> parseUser(std::string_view text) {
     if (parts.size() == 2) gid = base::parseNumber<gid_t>(parts[1]);
     // 2^32-1 is "no id" to the kernel.
     constexpr uid_t kNone = std::numeric_limits<uid_t>::max();
-    const bool good = parts.size() <= 2 && uid && *uid != kNone &&
-                      (parts.size() == 1 || (gid && *gid != kNone));
+    const bool good =
+        parts.size() <= 2 && uid && *uid != kNone && (parts.size() == 1 || (gid && *gid != kNone));
     if (!good) {
         return fail(Code::kInvalidArgument, "invalid user \"" + base::printable(text) +
                                                 "\": not UID or UID:GID in numbers");

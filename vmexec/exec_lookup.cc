@@ -46,7 +46,9 @@ Result<std::string> findProgram(const std::string& name, const std::vector<std::
     if (name.find('/') != std::string::npos) {
         const int why = whyNotExecutable(name);
         if (why == 0) return name;
-        const std::string reason = base::errnoText(why);
+        std::string reason = base::errnoText(why);
+        // Engines of different ages look for one or the other of these words to tell 126 from 127.
+        if (why == EISDIR) reason += ": " + base::errnoText(EACCES);
         if (why == EISDIR || why == EACCES)
             return fail(Code::kPermissionDenied, prefixOf(name) + reason, why);
         return fail(Code::kNotFound,

@@ -25,6 +25,18 @@ int usage() {
     return kUsageStatus;
 }
 
+// A caller may have closed some of 0 to 2; what is opened later must not become the program's
+// stdio.
+void fillStdio() {
+    for (int fd = 0; fd < 3; ++fd) {
+        // The lowest free number is given out, which is this one.
+        if (::fcntl(fd, F_GETFD) < 0) {
+            [[maybe_unused]] const int opened =
+                ::open("/dev/null", O_RDWR);  // NOLINT(android-cloexec-open): stdio is inherited
+        }
+    }
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -38,6 +50,7 @@ int main(int argc, char** argv) {
     if (argc != 3 || std::string_view(argv[1]) != "--sync-fd") return usage();
     const auto number = arca::base::parseNumber<int>(argv[2]);
     if (!number || *number < 3 || ::fcntl(*number, F_SETFD, FD_CLOEXEC) != 0) return usage();
+    fillStdio();
     arca::vmexec::takeOverSignals();
     try {
         arca::vmexec::stage1Main(arca::base::UniqueFd(*number));

@@ -68,12 +68,11 @@ Result<> makeTarget(int root_fd, const std::string& path, TargetKind kind) {
         ARCA_CHECK(base::makeDirsInRoot(root_fd, path, kDirMode));
         return {};
     }
-    const size_t slash = path.rfind('/');
-    ARCA_TRY(const UniqueFd parent,
-             base::makeDirsInRoot(root_fd, path.substr(0, slash + 1), kDirMode));
-    // Through the root again, so that a dangling symlink is followed inside it.
-    ARCA_CHECK(
-        base::openInRoot(root_fd, path, O_RDONLY | O_CREAT | O_NONBLOCK | O_NOCTTY, kFileMode));
+    ARCA_TRY(const base::PathInRoot end, base::resolveInRoot(root_fd, path, kDirMode));
+    if (end.fd.valid()) return {};
+    const UniqueFd made(::openat(end.parent.get(), end.name.c_str(),
+                                 O_RDONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, kFileMode));
+    if (!made.valid() && errno != EEXIST) return failErrno("make " + path);
     return {};
 }
 

@@ -71,7 +71,7 @@ BOOST_AUTO_TEST_CASE(missing_programs_fail_the_creation_with_the_texts_that_call
     };
     BOOST_TEST(failure("nosuch") == "exec: \"nosuch\": executable file not found in $PATH");
     BOOST_TEST(failure("/x") == "exec: \"/x\": stat /x: no such file or directory");
-    BOOST_TEST(failure("/etc") == "exec: \"/etc\": is a directory");
+    BOOST_TEST(failure("/etc") == "exec: \"/etc\": is a directory: permission denied");
     BOOST_TEST(failure("/plain") == "exec: \"/plain\": permission denied");
 }
 

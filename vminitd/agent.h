@@ -44,6 +44,7 @@ struct Container {
     std::optional<FileStamp> stamp;  // of init.json
     std::shared_ptr<Process> init;
     std::map<std::string, std::shared_ptr<Process>> execs;  // those looked at so far
+    unsigned execs_made = 0;                                // by this agent
     std::unique_ptr<ExecBase> exec_base;                    // read when first needed
     bool being_made = false;
     bool being_deleted = false;
@@ -64,7 +65,8 @@ class Agent {
         std::string state_root;      // holds <id>/guest/
         std::string cgroup_prefix;   // before the id where a configuration names no cgroup
         bool dials_stdio = false;    // ports of CreateProcess lead somewhere
-        bool holds_terminals = false;
+        // Who makes an exec does not delete it: its record goes some time after its end.
+        bool commands_forget_execs = false;
     };
 
     // `state_root`: Config::state_root, opened. Everything else must outlive the agent.
@@ -134,7 +136,7 @@ class Agent {
     void gotBody(const CreationPtr& creation, base::Result<Body> body);
     void finished(const CreationPtr& creation, base::Result<MadeProcess> made);
     void fail(const CreationPtr& creation, base::Error error);
-    void pruneExecs(Container& container);
+    void pruneExecs(Container& container, int execs_fd);
 
     // ---- agent_processes.cc ----
     base::Result<> passSeccompListener(Container& container, const Process& process,

@@ -27,7 +27,14 @@ using base::UniqueFd;
 
 namespace {
 
-constexpr size_t kManyExecs = 32;
+constexpr unsigned kPruneInterval = 32;
+constexpr size_t kMaxRecordBytes = size_t{1} << 20U;
+
+bool isYoung(int dir_fd, const std::string& name) {
+    constexpr int64_t kMinuteNs = 60'000'000'000;
+    const auto stamp = stampOf(dir_fd, name.c_str());
+    return stamp && wallClockNs() - stamp->modified_ns < kMinuteNs;
+}
 
 // "memory:sub" or "sub": the folder below the container's cgroup, cleaned.
 std::string subCgroup(const std::string& text) {
@@ -264,10 +271,10 @@ Result<> Agent::makeExec(Creation& creation) {
     if (::mkdirat(container.folder.get(), kExecsFolder, 0700) != 0 && errno != EEXIST) {
         return base::failErrno("mkdir " + std::string(kExecsFolder));
     }
-    pruneExecs(container);
-    ARCA_CHECK(writeExecRecord(container, *creation.process));
     ARCA_TRY(const UniqueFd execs,
              base::openAt(container.folder.get(), kExecsFolder, O_PATH | O_DIRECTORY));
+    pruneExecs(container, execs.get());
+    ARCA_CHECK(writeExecRecord(container, *creation.process));
     ARCA_TRY(creation.gate,
              base::listenUnix(execs.get(), execFileStem(creation.process->id()) + ".sock",
                               SOCK_SEQPACKET));
@@ -275,21 +282,36 @@ Result<> Agent::makeExec(Creation& creation) {
     return {};
 }
 
-// Commands do not delete the processes that they leave behind; what has ended goes when there are
-// many, so that a health check a second does not fill the disk.
-void Agent::pruneExecs(Container& container) {
-    if (container.execs.size() < kManyExecs) return;
-    std::erase_if(container.execs, [&](const auto& entry) {
-        const auto& [id, process] = entry;
-        if (process->hasExitHandlers() || process->status() != ProcessStatus::kStopped) {
-            return false;
+// Commands do not delete the processes that they leave behind. What has ended goes with the first
+// exec that an agent makes and with every kPruneInterval-th, so that a health check a second does
+// not fill the disk.
+void Agent::pruneExecs(Container& container, int execs_fd) {
+    if (!config_.commands_forget_execs || container.execs_made++ % kPruneInterval != 0) return;
+    auto folder = base::openAt(execs_fd, ".", O_RDONLY | O_DIRECTORY);
+    if (!folder) return;
+    const auto names = base::listDir(folder->get());
+    if (!names) return;
+    constexpr std::string_view kSuffix = ".json";
+    for (const std::string& name : *names) {
+        if (!name.ends_with(kSuffix)) continue;
+        const auto text = base::readFile(name, kMaxRecordBytes, execs_fd);
+        const auto record = parseProcessRecord(text.value_or(std::string()));
+        if (!record || record->id.empty()) continue;
+        const auto known = container.execs.find(record->id);
+        if (known != container.execs.end()) {
+            Process& process = *known->second;
+            if (process.being_made || process.hasExitHandlers()) continue;
+            if (process.status() != ProcessStatus::kStopped) continue;
+            container.execs.erase(known);
+        } else if (base::isAlive(record->identity) || isYoung(execs_fd, name)) {
+            // Young: perhaps another agent of this state root is making it.
+            continue;
         }
-        const std::string stem = std::string(kExecsFolder) + "/" + execFileStem(id);
+        const std::string stem = name.substr(0, name.size() - kSuffix.size());
         for (const char* suffix : {".json", ".sock"}) {
-            (void)::unlinkat(container.folder.get(), (stem + suffix).c_str(), 0);
+            (void)::unlinkat(execs_fd, (stem + suffix).c_str(), 0);
         }
-        return true;
-    });
+    }
 }
 
 // ---- both ----
@@ -305,8 +327,7 @@ void Agent::gotBody(const CreationPtr& creation, Result<Body> body) {
     setup.run_hooks = creation->plan.wait_for_hooks;
     setup.join = [this, creation](pid_t pid) { return cgroups_.addProcess(creation->join, pid); };
     setup.record = [this, creation](const base::ProcessIdentity& identity) -> Result<> {
-        ARCA_TRY(UniqueFd pidfd, base::openPidfd(identity));
-        creation->process->setCreated(identity, std::move(pidfd));
+        creation->process->setIdentity(identity);
         if (creation->is_init) return writeRecord(*creation->container);
         return writeExecRecord(*creation->container, *creation->process);
     };
@@ -319,6 +340,7 @@ void Agent::gotBody(const CreationPtr& creation, Result<Body> body) {
 void Agent::finished(const CreationPtr& creation, Result<MadeProcess> made) {
     if (!made) return fail(creation, std::move(made).error());
     creation->process->being_made = false;
+    creation->process->setCreated(std::move(made->pidfd));
     if (creation->is_init) creation->container->being_made = false;
     base::log::debug("created id=" + creation->process->id() +
                      " container=" + creation->container->id +

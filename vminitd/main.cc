@@ -113,7 +113,9 @@ Result<> runLocal(const std::vector<std::string_view>& args) {
     Activity activity;
     Environment environment({});
     Agent agent(*loop, *cgroups, cgroup_fs, attach,
-                Agent::Config{.state_root = options.state_root, .cgroup_prefix = ""},
+                Agent::Config{.state_root = options.state_root,
+                              .cgroup_prefix = "",
+                              .commands_forget_execs = true},
                 std::move(state_root));
     RpcServer rpc({*loop, agent, environment, activity});
     LocalDaemon daemon(*loop, std::move(options), attach, activity,

@@ -68,9 +68,12 @@ std::shared_ptr<Process> Process::adopt(EventLoop& loop, const ProcessRecord& re
     return process;
 }
 
-void Process::setCreated(const base::ProcessIdentity& identity, UniqueFd pidfd) {
+void Process::setIdentity(const base::ProcessIdentity& identity) {
     record_.identity = identity;
     record_.created = true;
+}
+
+void Process::setCreated(UniqueFd pidfd) {
     pidfd_ = std::move(pidfd);
     status_ = ProcessStatus::kCreated;
     if (!handlers_.empty()) watchExit();

@@ -35,7 +35,10 @@ class Process {
     static std::shared_ptr<Process> adopt(EventLoop& loop, const ProcessRecord& record,
                                           GateState gate);
 
-    void setCreated(const base::ProcessIdentity& identity, base::UniqueFd pidfd);
+    // What is to be recorded of it, before it is real.
+    void setIdentity(const base::ProcessIdentity& identity);
+    // It waits at its gate.
+    void setCreated(base::UniqueFd pidfd);
     void setRunning();
 
     // As of now; a zombie has stopped.

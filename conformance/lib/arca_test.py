@@ -344,8 +344,9 @@ class Case(unittest.TestCase):
 
     def wait_status(self, identity, status, seconds=SECONDS):
         def reached():
-            if KIND == "crun":  # it calls an ended init that nobody has reaped running
-                self.reap()
+            # An init with other processes in its namespace ends only when these have been reaped, and crun calls an
+            # ended init that nobody has reaped running.
+            self.reap()
             return self.state(identity)["status"] == status
         until(reached, lambda: f"{status}; it is {self.state(identity)}", seconds)
 

@@ -16,8 +16,7 @@ using base::Result;
 // A directory without a record: a create or a delete died in it. There is nothing else of it, but
 // an agent that is alive may still know something.
 Result<> removeRemains(const Context& context, ContainerDir& dir, const StateStore& store) {
-    ARCA_TRY(const std::unique_ptr<Driver> driver,
-             openDriver(context.globals.sandbox, store.fd()));
+    ARCA_TRY(const std::unique_ptr<Driver> driver, openDriver(context.globals.sandbox, store.fd()));
     if (::faccessat(dir.fd(), "guest", F_OK, 0) == 0) {
         ARCA_CHECK(driver->deleteProcess(dir.id(), dir.id()));
     }
@@ -42,9 +41,9 @@ Result<> deleteOne(const Context& context, const std::string& id, bool force) {
     ARCA_TRY(const Status status, container.status());
     const bool alive = status == Status::kRunning || status == Status::kPaused;
     if (alive && !force) {
-        return fail(Code::kFailedPrecondition, "cannot delete container " + id +
-                                                   " that is not stopped: " +
-                                                   std::string(statusName(status)));
+        return fail(Code::kFailedPrecondition,
+                    "cannot delete container " + id +
+                        " that is not stopped: " + std::string(statusName(status)));
     }
     if (alive || status == Status::kCreated) ARCA_CHECK(killInit(container));
     return destroyContainer(container);

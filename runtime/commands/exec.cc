@@ -119,8 +119,8 @@ Result<int> execCommand(Context& context) {
     ARCA_CHECK(checkStatus(container, arguments.isSet("ignore-paused")));
     ARCA_TRY(spec::Process process, wantedProcess(context, container));
     ARCA_CHECK(checkTerminal(process.terminal, detach, arguments.given("console-socket")));
-    ARCA_TRY(const HandOver sockets, connectHandOver(arguments.text("console-socket"),
-                                                     arguments.text("pidfd-socket")));
+    ARCA_TRY(const HandOver sockets,
+             connectHandOver(arguments.text("console-socket"), arguments.text("pidfd-socket")));
     ARCA_TRY(const ProcessRequest request, execRequest(context, container, std::move(process)));
     container.driver->setInterrupts(&signals);
     auto made = container.driver->createProcess(request);

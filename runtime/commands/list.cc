@@ -5,8 +5,8 @@
 #include "base/log.h"
 #include "base/strings.h"
 #include "runtime/commands/commands.h"
-#include "runtime/listing.h"
 #include "runtime/lifecycle.h"
+#include "runtime/listing.h"
 
 namespace arca::runtime {
 namespace {
@@ -51,8 +51,9 @@ Result<int> listCommand(Context& context) {
             entries.push_back(std::move(*entry));
         } else if (entry.error().code() != Code::kNotFound) {
             // One broken container must not hide the others.
-            (void)base::writeAll(STDERR_FILENO, "load container " + id + ": " +
-                                                    base::printable(entry.error().message()) + "\n");
+            (void)base::writeAll(
+                STDERR_FILENO,
+                "load container " + id + ": " + base::printable(entry.error().message()) + "\n");
         }
     }
     if (arguments.isSet("quiet")) {

@@ -5,8 +5,8 @@
 #include "base/strings.h"
 #include "base/subprocess.h"
 #include "runtime/commands/commands.h"
-#include "runtime/listing.h"
 #include "runtime/lifecycle.h"
+#include "runtime/listing.h"
 
 namespace arca::runtime {
 namespace {

@@ -4,6 +4,7 @@
 #include "runtime/commands/commands.h"
 #include "runtime/foreground.h"
 #include "runtime/lifecycle.h"
+#include "runtime/notify.h"
 #include "runtime/pid_file.h"
 
 namespace arca::runtime {
@@ -48,7 +49,8 @@ Result<int> runCommand(Context& context) {
     job.adopt_orphans = !arguments.isSet("no-subreaper");
     job.on_long_wait = [&] { container.driver->disconnect(); };
 
-    Result<> started = prepareTerminal(job);
+    auto notify = NotifyProxy::open(container.dir);
+    Result<> started = notify ? prepareTerminal(job) : fail(notify.error());
     if (started) started = startContainer(container);
     if (started) {
         started = writePidFile(arguments.text("pid-file"), container.record.init.pid);
@@ -57,9 +59,12 @@ Result<int> runCommand(Context& context) {
         undoRun(container);
         return fail(std::move(started).error());
     }
-    if (detach) return 0;
-
     container.dir.unlock();
+    if (detach) {
+        ARCA_CHECK(notify->waitReady(job.process));
+        return 0;
+    }
+    job.notify = &*notify;
     ARCA_TRY(const int code, waitInForeground(job, signals));
     if (!arguments.isSet("keep")) ARCA_CHECK(removeEnded(container));
     return code;

@@ -18,8 +18,8 @@ using base::UniqueFd;
 
 Result<int> specCommand(Context& context) {
     const std::string& dir_name = context.arguments.text("bundle");
-    ARCA_TRY(const UniqueFd dir, base::openAt(AT_FDCWD, dir_name.empty() ? "." : dir_name,
-                                              O_RDONLY | O_DIRECTORY));
+    ARCA_TRY(const UniqueFd dir,
+             base::openAt(AT_FDCWD, dir_name.empty() ? "." : dir_name, O_RDONLY | O_DIRECTORY));
     auto file = base::openAt(dir.get(), "config.json", O_WRONLY | O_CREAT | O_EXCL, 0666);
     if (!file) {
         if (file.error().sysErrno() == EEXIST) {
@@ -30,8 +30,8 @@ Result<int> specCommand(Context& context) {
     struct statfs cgroups {};
     spec::TemplateOptions options;
     options.rootless = context.arguments.isSet("rootless");
-    options.cgroup2 = ::statfs("/sys/fs/cgroup", &cgroups) == 0 &&
-                      cgroups.f_type == CGROUP2_SUPER_MAGIC;
+    options.cgroup2 =
+        ::statfs("/sys/fs/cgroup", &cgroups) == 0 && cgroups.f_type == CGROUP2_SUPER_MAGIC;
     options.uid = ::geteuid();
     options.gid = ::getegid();
     ARCA_CHECK(base::writeAll(file->get(), spec::templateConfig(options)));

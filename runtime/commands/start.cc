@@ -2,6 +2,7 @@
 #include "base/error_texts.h"
 #include "runtime/commands/commands.h"
 #include "runtime/lifecycle.h"
+#include "runtime/notify.h"
 
 namespace arca::runtime {
 
@@ -24,7 +25,10 @@ base::Result<int> startCommand(Context& context) {
         case Status::kStopped:
             return fail(Code::kFailedPrecondition, texts::kStartStopped);
     }
+    ARCA_TRY(NotifyProxy notify, NotifyProxy::open(container.dir));
     ARCA_CHECK(startContainer(container));
+    container.dir.unlock();  // readiness may take its time
+    ARCA_CHECK(notify.waitReady(container.record.init));
     return 0;
 }
 

@@ -1,7 +1,7 @@
 // state: one container as JSON.
 #include "runtime/commands/commands.h"
-#include "runtime/listing.h"
 #include "runtime/lifecycle.h"
+#include "runtime/listing.h"
 
 namespace arca::runtime {
 

@@ -85,11 +85,10 @@ struct AgentFds {
 };
 
 std::vector<std::string> agentArguments(const std::string& root, const std::string& key) {
-    std::string idle = environmentValue("ARCA_AGENT_IDLE_SECONDS");
-    if (!base::parseNumber<unsigned>(idle)) idle = kDefaultIdleSeconds;
-    return {"vminitd",   "--local",     "--root", root,  "--key",       key,
-            "--idle-seconds", idle,     "--rpc-fd", "3", "--attach-fd", "4",
-            "--lock-fd", "5",           "--dir-fd", "6"};
+    const std::string wanted = environmentValue("ARCA_AGENT_IDLE_SECONDS");
+    const std::string idle = base::parseNumber<unsigned>(wanted) ? wanted : kDefaultIdleSeconds;
+    return {"vminitd",  "--local", "--root",      root, "--key",     key, "--idle-seconds", idle,
+            "--rpc-fd", "3",       "--attach-fd", "4",  "--lock-fd", "5", "--dir-fd",       "6"};
 }
 
 Result<> spawnAgent(const Program& program, const std::string& root, const std::string& key,

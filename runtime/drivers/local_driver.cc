@@ -49,9 +49,9 @@ class Attachment {
     // Hands the body over.
     Result<> begin(Body& body) {
         const std::string names = request_.container_id + '\0' + request_.process_id + '\0';
-        ARCA_CHECK(
-            base::sendMessage(socket_.get(), encodeBodyMessage(BodyMessage::kAttach, 0, names),
-                              {body.syncSocket().get(), body.pidfd()}));
+        ARCA_CHECK(base::sendMessage(socket_.get(),
+                                     encodeBodyMessage(BodyMessage::kAttach, 0, names),
+                                     {body.syncSocket().get(), body.pidfd()}));
         body.syncSocket().reset();
         return {};
     }
@@ -254,8 +254,7 @@ Result<> LocalDriver::startProcess(const ContainerDir& dir, const Record& record
     for (int i = 1;; ++i) {
         Result<> started = connect();
         if (started) {
-            started =
-                client_->call(ARCA_CONTEXT_RPC("StartProcess"), request, response, options);
+            started = client_->call(ARCA_CONTEXT_RPC("StartProcess"), request, response, options);
         }
         if (started) return {};
         if (started.error().code() != Code::kUnavailable) return fail(agentError(started.error()));
@@ -287,8 +286,7 @@ Result<> LocalDriver::deleteProcess(const std::string& container_id,
     }
 }
 
-Result<> LocalDriver::signalInit(const ContainerDir& dir, const Record& record,
-                                 int signal_number) {
+Result<> LocalDriver::signalInit(const ContainerDir& dir, const Record& record, int signal_number) {
     // No agent is needed for a signal to a process of this host, and the start time makes sure
     // that it is still the same one.
     ARCA_TRY(UniqueFd pidfd, base::openPidfd(record.init));
