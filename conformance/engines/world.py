@@ -247,34 +247,16 @@ def _loopback_up():
         fcntl.ioctl(control, SIOCSIFFLAGS, struct.pack("16sH14x", b"lo", IFF_UP))
 
 
-class HiddenDirectories:
-    """Directories that the world sees empty, as a tmpfs; those that the machine lacks are made and removed again."""
-
-    def __init__(self, paths):
-        self.paths = [Path(path) for path in paths]
-        self.made = []
-        for path in self.paths:
-            for directory in (*reversed(path.parents), path):
-                if not directory.exists():
-                    directory.mkdir()
-                    self.made.append(directory)
-
-    def hide(self):
-        """In the world: puts an empty file system on each."""
-        for path in self.paths:
-            mount("tmpfs", path, "tmpfs", MS_NOSUID | MS_NODEV, "mode=755")
-
-    def remove(self):
-        """On the machine: takes away what the constructor made, unless somebody else uses it by now."""
-        for directory in reversed(self.made):
-            try:
-                directory.rmdir()
-            except OSError as error:
-                if error.errno not in (errno.ENOTEMPTY, errno.EBUSY):
-                    raise
+def _make_scratch(directories):
+    """In the world: lays a writable layer over each directory, so that the machine's own stays as it is."""
+    for number, directory in enumerate(directories):
+        upper, work = Path(f"/run/scratch/{number}/upper"), Path(f"/run/scratch/{number}/work")
+        upper.mkdir(parents=True)
+        work.mkdir()
+        mount("overlay", directory, "overlay", 0, f"lowerdir={directory},upperdir={upper},workdir={work}")
 
 
-def _become_init(layout, network, cgroups, hidden):
+def _become_init(layout, network, cgroups, scratch):
     """The first process of the new pid namespace makes the world's mounts."""
     mount("none", "/", None, MS_REC | MS_PRIVATE)
     mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC)
@@ -286,7 +268,7 @@ def _become_init(layout, network, cgroups, hidden):
     if cgroups == "v2" or any(h.version == 2 and h.mountpoint == CGROUP_ROOT for h in layout):
         _leave_v2_root()
     mount("tmpfs", "/run", "tmpfs", MS_NOSUID | MS_NODEV, "mode=755")
-    hidden.hide()
+    _make_scratch(scratch)
     # As systemd leaves an ordinary host: a runtime that lets its mounts propagate is found out.
     mount("none", "/", None, MS_REC | MS_SHARED)
 
@@ -322,8 +304,8 @@ def _in_child(function):
 class World:
     """A running world, as its maker sees it. `pid`: of the process to wait for; `tree`: its cgroups."""
 
-    def __init__(self, pid, tree, hidden):
-        self.pid, self.tree, self._hidden = pid, tree, hidden
+    def __init__(self, pid, tree):
+        self.pid, self.tree = pid, tree
 
     def wait(self):
         """Waits for the end, removes what the world was made of on the machine, and gives the exit code.
@@ -338,26 +320,24 @@ class World:
             raise
         finally:
             self.tree.remove()
-            self._hidden.remove()
 
 
-def spawn(name, body, *, network=True, cgroups="host", init=False, hide=()):
+def spawn(name, body, *, network=True, cgroups="host", init=False, scratch=()):
     """Starts `body()` in a new world and gives the World; the caller calls its `wait()`.
 
     `name`: of the world's cgroup; must not be in use. `network`: a new network namespace with only loopback.
     `cgroups`: "host" (all that the machine has), "v1" (cgroup2 not mounted), "v2" (only cgroup2 mounted).
     `init`: `body` itself is the world's pid 1 and must reap; otherwise a reaping pid 1 stands above it.
-    `hide`: directories that the world is to see empty and can fill without the machine noticing (/run always is).
+    `scratch`: directories that the world may write to without the machine noticing (/run is always its own, and empty).
     The exit code is what `body` returned (None: 0). If the caller dies, the world dies.
     """
     tree = CgroupTree(name)
-    hidden = HiddenDirectories(hide)
     layout = hierarchies()
     sys.stdout.flush()
     sys.stderr.flush()
     pid = os.fork()
     if pid:
-        return World(pid, tree, hidden)
+        return World(pid, tree)
 
     def middle():
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -371,7 +351,7 @@ def spawn(name, body, *, network=True, cgroups="host", init=False, hide=()):
 
     def first_process():
         die_with_parent()
-        _become_init(layout, network, cgroups, hidden)
+        _become_init(layout, network, cgroups, scratch)
         if init:
             return body()
         main = os.fork()

@@ -1,0 +1,198 @@
+#!/usr/bin/env python3
+"""A kernel for test VMs: Debian's cloud kernel, and from its modules those that a guest needs, in load order.
+
+    from guest_kernel import prepare
+    kernel = prepare()                  # kernel.image, kernel.modules
+    guest_kernel.py [--modules A,B] [--print-dir]
+
+The package is downloaded with apt-get and unpacked without being installed. Both are cached in
+${XDG_CACHE_HOME:-/var/cache}/arca-runtime/kernel; several programs may prepare at the same time. A prepared folder:
+
+    vmlinuz             the kernel
+    modules/NN-NAME.ko  the modules, uncompressed; loading them in the order of their names works
+    version             the kernel's release, as uname -r prints it
+"""
+
+import argparse
+import contextlib
+import dataclasses
+import fcntl
+import gzip
+import hashlib
+import lzma
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+
+META_PACKAGE = "linux-image-cloud-amd64"
+# What the guests of this project use. Dependencies come along by themselves; a name that is built into the kernel is
+# left out.
+VSOCK = ("virtio_pci", "vmw_vsock_virtio_transport")
+CONTAINER = VSOCK + (
+    "vsock_loopback", "virtio_blk", "virtio_net", "virtio_console", "virtio_rng", "virtiofs", "overlay", "ext4", "loop",
+    "squashfs", "veth", "bridge", "tun", "nf_tables", "vsock_diag",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Kernel:
+    folder: pathlib.Path
+    image: pathlib.Path
+    version: str
+    modules: tuple  # paths of .ko files, in load order
+
+
+def cache_folder():
+    base = os.environ.get("XDG_CACHE_HOME") or "/var/cache"
+    return pathlib.Path(base) / "arca-runtime" / "kernel"
+
+
+@contextlib.contextmanager
+def locked(folder):
+    """One program at a time works in the cache; the others wait and then find the work done."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / "lock", "w", encoding="ascii") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        for unfinished in folder.glob("new-*"):  # of a program that was killed
+            shutil.rmtree(unfinished, ignore_errors=True)
+        yield
+
+
+def run(*command, cwd=None):
+    done = subprocess.run(command, cwd=cwd, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise RuntimeError(f"{' '.join(command)}: exit code {done.returncode}\n{done.stdout}{done.stderr}")
+    return done.stdout
+
+
+def package_name():
+    """The kernel package that the meta package stands for, such as linux-image-6.1.0-56-cloud-amd64."""
+    for attempt in range(2):
+        listing = run("apt-cache", "depends", META_PACKAGE) if attempt or has_package_lists() else ""
+        found = re.search(r"Depends: (linux-image-[0-9]\S*-cloud-amd64)\b", listing)
+        if found:
+            return found.group(1)
+        if attempt == 0:
+            run("apt-get", "update")
+    raise RuntimeError(f"apt-cache does not know {META_PACKAGE}")
+
+
+def has_package_lists():
+    return subprocess.run(["apt-cache", "show", META_PACKAGE], stdin=subprocess.DEVNULL, capture_output=True,
+                          check=False).returncode == 0
+
+
+def unpacked(cache):
+    """The folder of the unpacked package; downloads it when it is not there. Needs the lock."""
+    there = sorted(cache.glob("linux-image-*-cloud-amd64"))
+    if there:
+        return there[-1]
+    package = package_name()
+    with tempfile.TemporaryDirectory(dir=cache, prefix="new-") as scratch:
+        # apt-get drops root's rights for a download and must be able to write here.
+        os.chmod(scratch, 0o755)
+        run("apt-get", "-o", "APT::Sandbox::User=root", "download", package, cwd=scratch)
+        files = list(pathlib.Path(scratch).glob("*.deb"))
+        if len(files) != 1:
+            raise RuntimeError(f"apt-get download {package}: {len(files)} files")
+        run("dpkg-deb", "-x", str(files[0]), os.path.join(scratch, "tree"))
+        os.rename(os.path.join(scratch, "tree"), cache / package)
+    return cache / package
+
+
+def module_name(path):
+    return path.name.split(".ko", 1)[0].replace("-", "_")
+
+
+def read_module(path):
+    data = path.read_bytes()
+    if path.suffix == ".xz":
+        return lzma.decompress(data)
+    if path.suffix == ".gz":
+        return gzip.decompress(data)
+    return data
+
+
+def dependencies(data):
+    """Names in the `depends=` entry of a module's .modinfo section (and `softdep=pre:`), as depmod reads them."""
+    names = []
+    for entry in re.findall(rb"(?:^|\0)depends=([^\0]*)\0", data):
+        names += [name for name in entry.decode().split(",") if name]
+    for entry in re.findall(rb"\0softdep=pre: ([^\0]*)\0", data):
+        names += entry.decode().split("post:")[0].split()
+    return [name.replace("-", "_") for name in names]
+
+
+def load_order(tree, version, wanted):
+    """(name, content) of `wanted` and all that they need, each after what it needs."""
+    root = tree / "lib" / "modules" / version
+    files = {module_name(path): path for path in root.rglob("*.ko*")}
+    builtin = {module_name(pathlib.Path(line)) for line in (root / "modules.builtin").read_text().split()}
+    order = {}
+    seen = set()
+
+    def add(name, needed_by, hard=True):
+        name = name.replace("-", "_")
+        if name in seen or name in builtin:
+            return
+        seen.add(name)
+        if name not in files:
+            if hard:
+                raise RuntimeError(f"module {name} (for {needed_by}) is not in {tree.name}")
+            return
+        data = read_module(files[name])
+        for needed in dependencies(data):
+            add(needed, name, hard=False)
+        order[name] = data
+
+    for name in wanted:
+        add(name, "the guest")
+    return list(order.items())
+
+
+def prepare(modules=VSOCK):
+    """A Kernel with these modules, from the cache or made now."""
+    cache = cache_folder()
+    with locked(cache):
+        tree = unpacked(cache)
+        images = sorted((tree / "boot").glob("vmlinuz-*"))
+        if len(images) != 1:
+            raise RuntimeError(f"{tree}: {len(images)} kernels")
+        version = images[0].name.removeprefix("vmlinuz-")
+        key = hashlib.sha256(" ".join((version, *modules)).encode()).hexdigest()[:12]
+        folder = cache / f"prepared-{version}-{key}"
+        if not folder.is_dir():
+            new = pathlib.Path(tempfile.mkdtemp(dir=cache, prefix="new-"))
+            try:
+                shutil.copyfile(images[0], new / "vmlinuz")
+                (new / "version").write_text(version + "\n", encoding="ascii")
+                (new / "modules").mkdir()
+                for number, (name, data) in enumerate(load_order(tree, version, modules)):
+                    (new / "modules" / f"{number:02}-{name}.ko").write_bytes(data)
+                new.chmod(0o755)
+                new.rename(folder)
+            except BaseException:
+                shutil.rmtree(new, ignore_errors=True)
+                raise
+    return Kernel(folder, folder / "vmlinuz", version, tuple(sorted((folder / "modules").iterdir())))
+
+
+def main():
+    parser = argparse.ArgumentParser(description="Prepares a guest kernel and prints where it is.")
+    parser.add_argument("--modules", default="container",
+                        help="comma-separated names, or the sets `vsock` and `container` (default)")
+    arguments = parser.parse_args()
+    named = {"vsock": VSOCK, "container": CONTAINER}
+    modules = named.get(arguments.modules) or tuple(arguments.modules.split(","))
+    print(prepare(modules).folder)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except RuntimeError as error:
+        sys.exit(f"guest_kernel: {error}")
