@@ -164,7 +164,8 @@ class Vm:
         self.monitor_path = os.path.join(str(folder), "qmp.sock")
         self.backend = backend
         self.process = subprocess.Popen(
-            ["nice", "-n", "5", QEMU, "-M", "q35,memory-backend=mem", "-accel", "tcg", "-cpu", "max", "-smp", "1", "-m", "512",
+            ["nice", "-n", "5", QEMU, "-M", "q35,memory-backend=mem", "-accel", "tcg", "-cpu", "max", "-smp", "1",
+             "-m", "512",
              "-object", "memory-backend-memfd,id=mem,size=512M,share=on",
              "-chardev", f"socket,id=vsock,path={backend.vhost_user}", "-device", "vhost-user-vsock-pci,chardev=vsock",
              "-nodefaults", "-no-user-config", "-nographic", "-serial", f"file:{self.console}",
@@ -539,7 +540,8 @@ def measure():
         backend = world.backend
 
         def cpu_seconds():
-            fields = pathlib.Path(f"/proc/{backend.process.pid}/stat").read_text(encoding="ascii").rsplit(")", 1)[1].split()
+            status = pathlib.Path(f"/proc/{backend.process.pid}/stat").read_text(encoding="ascii")
+            fields = status.rsplit(")", 1)[1].split()
             return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
         def report(name, size, action):
@@ -549,7 +551,8 @@ def measure():
                 action()
                 figures = (time.monotonic() - start, cpu_seconds() - used)
                 best = min(best or figures, figures)
-            print(f"{name:25} {size / MIB / best[0]:8.1f} MiB/s   arca-vsock {best[1] / size * (1 << 30):6.2f} s of CPU per GiB")
+            print(f"{name:25} {size / MIB / best[0]:8.1f} MiB/s   "
+                  f"arca-vsock {best[1] / size * (1 << 30):6.2f} s of CPU per GiB")
 
         size = 256 * MIB
         block = bytes(MIB)
@@ -580,7 +583,8 @@ def measure():
                 read_exactly(stream, 64)
                 times.append(time.perf_counter() - start)
         times.sort()
-        print(f"64-byte round trip        {times[len(times) // 2] * 1e6:8.0f} us median, {times[len(times) * 99 // 100] * 1e6:.0f} us 99th percentile")
+        print(f"64-byte round trip        {times[len(times) // 2] * 1e6:8.0f} us median, "
+              f"{times[len(times) * 99 // 100] * 1e6:.0f} us 99th percentile")
         times = []
         for _ in range(300):
             start = time.perf_counter()
