@@ -100,6 +100,13 @@ void JsonValue::warn(std::string_view text) const {
     reader_->warn(pointer(), text);
 }
 
+size_t JsonValue::countChildren(size_t most) const {
+    const uint32_t end = reader_->node(index_).end;
+    size_t count = 0;
+    for (uint32_t at = index_ + 1; at < end && count < most; at = reader_->node(at).end) ++count;
+    return count;
+}
+
 JsonValue JsonValue::element(size_t index) const {
     uint32_t at = index_ + 1;
     for (size_t i = 0; i < index; ++i) at = reader_->node(at).end;

@@ -81,6 +81,8 @@ class JsonValue {
     void fail(std::string_view rule) const;
     // Adds the warning "POINTER: `text`".
     void warn(std::string_view text) const;
+    // How many elements or members there are, counted up to `most`.
+    [[nodiscard]] size_t countChildren(size_t most) const;
     // Element `index` of an array, which must have it.
     [[nodiscard]] JsonValue element(size_t index) const;
 
@@ -165,8 +167,12 @@ void decode(JsonValue value, std::optional<T>& target) {
 
 template <typename T>
 void decode(JsonValue value, std::vector<T>& target) {
+    // Enough for real lists; a hostile one does not get memory for what may not even be of its
+    // type.
+    constexpr size_t kMostReserved = 512;
     if (!value.expect(JsonType::kArray)) return;
     target.clear();
+    target.reserve(value.countChildren(kMostReserved));
     value.forEach([&](JsonValue element) { decode(element, target.emplace_back()); });
 }
 

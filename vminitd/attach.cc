@@ -160,6 +160,9 @@ void AttachServer::acquire(const BodyKey& key, std::function<void(Result<Body>)>
         offers_.erase(found);
         return ready(std::move(body));
     }
+    if (closed_ && connections_.empty()) {
+        return ready(fail(Code::kUnavailable, "the agent is leaving"));
+    }
     claims_.push_back(Claim{key, std::move(ready), Timer()});
     const auto claim = std::prev(claims_.end());
     claim->timeout = Timer(loop_, kAcquireLimit, [this, claim] {

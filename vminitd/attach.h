@@ -30,6 +30,10 @@ class AttachServer : public BodySource {
     void serve(base::UniqueFd connection);
     void acquire(const BodyKey& key, std::function<void(base::Result<Body>)> ready) override;
 
+    // No connection comes any more: a process without a body here will never get one (its body
+    // went to the next agent), and is told so at once with kUnavailable.
+    void close() { closed_ = true; }
+
     // Connections that have not ended yet.
     [[nodiscard]] size_t connections() const { return connections_.size(); }
 
@@ -51,6 +55,7 @@ class AttachServer : public BodySource {
     };
 
     EventLoop& loop_;
+    bool closed_ = false;
     std::map<AttachConnection*, std::shared_ptr<AttachConnection>> connections_;
     std::map<BodyKey, Offer> offers_;
     std::list<Claim> claims_;

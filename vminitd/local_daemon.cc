@@ -186,6 +186,7 @@ void LocalDaemon::leave() {
     acceptAll(options_.attach_listener, serve_attach_);
     acceptAll(options_.rpc_listener, serve_rpc_);
     const bool somebody_came = activity_.idleFor() < before || attach_.connections() > 0;
+    attach_.close();
     rpc_watch_.reset();
     attach_watch_.reset();
     options_.rpc_listener.reset();

@@ -515,6 +515,8 @@ struct RpcServer::Impl {
         builder.AddChannelArgument(GRPC_ARG_ENABLE_CHANNELZ, 0);
         builder.AddChannelArgument(GRPC_ARG_MAX_CHANNEL_TRACE_EVENT_MEMORY_PER_NODE, 0);
         builder.AddChannelArgument(GRPC_ARG_HTTP2_BDP_PROBE, 0);
+        builder.AddChannelArgument(GRPC_ARG_ENABLE_DEADLINE_CHECKS, 0);  // clients cancel in time
+        builder.AddChannelArgument(GRPC_ARG_ENABLE_PER_MESSAGE_COMPRESSION, 0);
         server = builder.BuildAndStart();
     }
 

@@ -1,4 +1,4 @@
-#include "vminitd/event_loop.h"
+#include "base/event_loop.h"
 
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
@@ -8,11 +8,7 @@
 #include <array>
 #include <cerrno>
 
-namespace arca::vminitd {
-
-using base::failErrno;
-using base::Result;
-using base::UniqueFd;
+namespace arca::base {
 
 namespace {
 
@@ -214,4 +210,4 @@ void retryUntil(EventLoop& loop, std::chrono::milliseconds limit, std::function<
     retry->step();
 }
 
-}  // namespace arca::vminitd
+}  // namespace arca::base

@@ -1,0 +1,165 @@
+#include "base/pump.h"
+
+#include <fcntl.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <boost/test/unit_test.hpp>
+#include <cerrno>
+#include <csignal>
+#include <string>
+#include <thread>
+
+#include "base/files.h"
+#include "base/socket.h"
+
+namespace {
+
+using namespace arca::base;
+using namespace std::chrono_literals;
+
+struct Pipe {
+    Pipe() {
+        int ends[2];
+        BOOST_REQUIRE(::pipe2(ends, O_CLOEXEC) == 0);
+        in.reset(ends[0]);
+        out.reset(ends[1]);
+    }
+    UniqueFd in, out;
+};
+
+struct Fixture {
+    Fixture() : loop(std::move(*EventLoop::make())) {
+        deadline = Timer(*loop, 30s, [this] {
+            late = true;
+            loop->stop();
+        });
+    }
+    // Runs the loop until the pump has ended.
+    void runToEnd() {
+        loop->run();
+        BOOST_TEST(!late);
+    }
+    Pump::Done stop() {
+        return [this](size_t bytes) {
+            lost = bytes;
+            loop->stop();
+        };
+    }
+    std::unique_ptr<EventLoop> loop;
+    Timer deadline;
+    bool late = false;
+    size_t lost = 0;
+};
+
+BOOST_FIXTURE_TEST_SUITE(pump, Fixture)
+
+BOOST_AUTO_TEST_CASE(every_byte_arrives_and_then_the_end) {
+    Pipe source, sink;
+    const std::string text(3 << 20U, 'x');
+    std::thread writer([&] {
+        (void)writeAll(source.out.get(), text);
+        source.out.reset();
+    });
+    std::string got;
+    std::thread reader([&] { got = readAll(sink.in.get(), 16 << 20U).value_or("failed"); });
+    Pump::start(*loop, unshared(std::move(source.in), O_RDONLY),
+                unshared(std::move(sink.out), O_WRONLY), stop());
+    runToEnd();
+    writer.join();
+    reader.join();
+    BOOST_TEST((got == text));
+    BOOST_TEST(lost == 0U);
+}
+
+BOOST_AUTO_TEST_CASE(blocking_descriptors_do_not_block_the_loop) {
+    Pipe source, sink;
+    BOOST_REQUIRE(writeAll(source.out.get(), std::string(60000, 'a')));
+    bool ticked = false;
+    Timer tick(*loop, 100ms, [&] {
+        ticked = true;
+        loop->stop();
+    });
+    // Nobody reads `sink`, whose pipe is full already.
+    BOOST_REQUIRE(writeAll(sink.out.get(), std::string(65536, 'b')));
+    const auto pump = Pump::start(*loop, std::move(source.in), std::move(sink.out), stop());
+    runToEnd();
+    BOOST_TEST(ticked);
+    pump->abandon();
+}
+
+BOOST_AUTO_TEST_CASE(the_end_of_a_socket_is_passed_on_as_half_close) {
+    auto source = std::move(*socketPair(SOCK_STREAM));
+    auto sink = std::move(*socketPair(SOCK_STREAM));
+    BOOST_REQUIRE(writeAll(source.first.get(), "hello"));
+    BOOST_REQUIRE(::shutdown(source.first.get(), SHUT_WR) == 0);
+    UniqueFd held(::fcntl(sink.second.get(), F_DUPFD_CLOEXEC, 3));
+    Pump::start(*loop, std::move(source.second), std::move(sink.second), stop());
+    runToEnd();
+    // Another descriptor of the same socket is still open here, so this end is the shutdown's.
+    BOOST_TEST(readAll(sink.first.get(), 100).value_or("failed") == "hello");
+}
+
+BOOST_AUTO_TEST_CASE(a_reader_that_goes_away_ends_the_writer) {
+    (void)std::signal(SIGPIPE, SIG_IGN);
+    Pipe source, sink;
+    const int source_out = source.out.get();
+    BOOST_REQUIRE(writeAll(source_out, "lost"));
+    sink.in.reset();
+    Pump::start(*loop, std::move(source.in), std::move(sink.out), stop());
+    runToEnd();
+    BOOST_TEST(lost == 4U);
+    BOOST_TEST(::write(source_out, "x", 1) == -1);
+    BOOST_TEST(errno == EPIPE);
+}
+
+BOOST_AUTO_TEST_CASE(finish_takes_what_is_there_though_the_writer_stays) {
+    Pipe source, sink;
+    BOOST_REQUIRE(writeAll(source.out.get(), "all of it"));
+    Pump::start(*loop, std::move(source.in), std::move(sink.out), stop())->finish();
+    runToEnd();
+    BOOST_TEST(readAll(sink.in.get(), 100).value_or("failed") == "all of it");
+}
+
+BOOST_AUTO_TEST_CASE(a_stalled_stream_does_not_hold_up_another) {
+    Pipe stalled_source, stalled_sink, source, sink;
+    (void)::fcntl(stalled_source.out.get(), F_SETFL, O_NONBLOCK);
+    std::string fill(4096, 'f');
+    while (::write(stalled_source.out.get(), fill.data(), fill.size()) > 0) {
+    }
+    const auto stalled = Pump::start(*loop, std::move(stalled_source.in),
+                                     unshared(std::move(stalled_sink.out), O_WRONLY), {});
+    BOOST_REQUIRE(writeAll(source.out.get(), "through"));
+    source.out.reset();
+    Pump::start(*loop, std::move(source.in), std::move(sink.out), stop());
+    runToEnd();
+    BOOST_TEST(readAll(sink.in.get(), 100).value_or("failed") == "through");
+    BOOST_TEST(!stalled->ended());
+    stalled->abandon();
+}
+
+BOOST_AUTO_TEST_CASE(regular_files_and_dev_null_are_streams_too) {
+    auto null = openAt(AT_FDCWD, "/dev/null", O_RDONLY);
+    Pipe sink;
+    Pump::start(*loop, std::move(*null), std::move(sink.out), stop());
+    runToEnd();
+    BOOST_TEST(readAll(sink.in.get(), 100).value_or("failed").empty());
+}
+
+BOOST_AUTO_TEST_CASE(a_held_pump_reads_nothing_until_it_is_let_go) {
+    Pipe source, sink;
+    BOOST_REQUIRE(writeAll(source.out.get(), "later"));
+    const auto pump = Pump::start(*loop, std::move(source.in), std::move(sink.out), stop());
+    pump->hold(true);
+    Timer look(*loop, 50ms, [&] {
+        BOOST_TEST(!waitReadable(sink.in.get(), 0ms).value_or(true));
+        source.out.reset();
+        pump->hold(false);
+    });
+    runToEnd();
+    BOOST_TEST(readAll(sink.in.get(), 100).value_or("failed") == "later");
+}
+
+BOOST_AUTO_TEST_SUITE_END()
+
+}  // namespace
