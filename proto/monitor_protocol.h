@@ -28,15 +28,15 @@
 namespace arca::proto {
 
 enum class MonitorMessage : uint32_t {
-    kAttach = 64,     // JSON object: container, process (strings), terminal (boolean)
-    kShare = 65,      // the tree becomes <share>/<container>/NAME for the guest
+    kAttach = 64,  // JSON object: container, process (strings), terminal (boolean)
+    kShare = 65,   // the tree becomes <share>/<container>/NAME for the guest
     kPrepare = 66,
-    kPrepared = 67,   // JSON object: stdin, stdout, stderr (port numbers; absent: no stream)
+    kPrepared = 67,  // JSON object: stdin, stdout, stderr (port numbers; absent: no stream)
     kCommit = 68,
     kCommitted = 69,
     kRelease = 70,
     kReleased = 71,
-    kFailure = 72,    // text: why
+    kFailure = 72,  // text: why
 };
 
 struct MonitorPacket {

@@ -57,7 +57,8 @@ int onHeader(nghttp2_session*, const nghttp2_frame* frame, const uint8_t* name, 
 int onData(nghttp2_session* session, uint8_t, int32_t stream_id, const uint8_t* data, size_t size,
            void* user_data) {
     GrpcStream* stream = streamOf(user_data, stream_id);
-    if (stream == nullptr || stream->takeData({reinterpret_cast<const char*>(data), size})) return 0;
+    if (stream == nullptr || stream->takeData({reinterpret_cast<const char*>(data), size}))
+        return 0;
     return nghttp2_submit_rst_stream(session, NGHTTP2_FLAG_NONE, stream_id, NGHTTP2_CANCEL);
 }
 
@@ -179,7 +180,8 @@ Result<> GrpcClient::call(std::string_view path, const google::protobuf::Message
     }
     if (!result && !stream.closed) {
         // Nobody waits for this answer any more, and the session must not touch `stream` again.
-        (void)nghttp2_submit_rst_stream(impl_->session, NGHTTP2_FLAG_NONE, stream.id, NGHTTP2_CANCEL);
+        (void)nghttp2_submit_rst_stream(impl_->session, NGHTTP2_FLAG_NONE, stream.id,
+                                        NGHTTP2_CANCEL);
         impl_->broken = result.error().code() == Code::kUnavailable || !impl_->flush();
     }
     impl_->current = nullptr;

@@ -172,8 +172,8 @@ Result<> submitGrpcRequest(nghttp2_session* session, std::string_view path, Grpc
     nghttp2_data_provider body{};
     body.source.ptr = &stream;
     body.read_callback = readRequest;
-    const int32_t id = nghttp2_submit_request(session, nullptr, headers.data(), headers.size(),
-                                              &body, nullptr);
+    const int32_t id =
+        nghttp2_submit_request(session, nullptr, headers.data(), headers.size(), &body, nullptr);
     if (id < 0) return fail(Code::kUnavailable, std::string("HTTP/2: ") + nghttp2_strerror(id));
     stream.id = id;
     return {};

@@ -22,8 +22,8 @@ namespace {
 constexpr size_t kMaxUnsentBytes = size_t{4} << 20U;
 
 Error http2Error(int code) {
-    return {Code::kInternal, std::string("the guest does not speak HTTP/2: ") +
-                                 nghttp2_strerror(code)};
+    return {Code::kInternal,
+            std::string("the guest does not speak HTTP/2: ") + nghttp2_strerror(code)};
 }
 
 }  // namespace

@@ -41,7 +41,9 @@ Request requestFor(const GuestProcessRequest& process) {
     return request;
 }
 
-UniqueFd copyOf(const UniqueFd& fd) { return UniqueFd(::fcntl(fd.get(), F_DUPFD_CLOEXEC, 3)); }
+UniqueFd copyOf(const UniqueFd& fd) {
+    return UniqueFd(::fcntl(fd.get(), F_DUPFD_CLOEXEC, 3));
+}
 
 }  // namespace
 
@@ -70,9 +72,8 @@ Result<> GuestProcess::listenOn(size_t stream) {
     }
     if (!listener) return fail(std::move(listener).error().withContext("listen for a stream"));
     listeners_[stream] = std::move(*listener);
-    ARCA_TRY(accepts_[stream],
-             base::Watch::make(around_.loop, listeners_[stream]->fd(), EPOLLIN,
-                               [this, stream](uint32_t) { accept(stream); }));
+    ARCA_TRY(accepts_[stream], base::Watch::make(around_.loop, listeners_[stream]->fd(), EPOLLIN,
+                                                 [this, stream](uint32_t) { accept(stream); }));
     return {};
 }
 
@@ -82,8 +83,7 @@ void GuestProcess::accept(size_t stream) {
     accepts_[stream].reset();
     listeners_[stream].reset();  // one connection, exactly
     if (!connection) {
-        base::log::warning("a stream of " + request_.process + ": " +
-                           connection.error().message());
+        base::log::warning("a stream of " + request_.process + ": " + connection.error().message());
         return pumpEnded(stream, 0);
     }
     connectStream(stream, std::move(*connection));
@@ -193,8 +193,7 @@ void GuestProcess::waitForExit() {
     if (channel == nullptr) return lost();
     channel->call<wire::WaitProcessResponse>(
         ARCA_CONTEXT_RPC("WaitProcess"), requestFor<wire::WaitProcessRequest>(request_),
-        std::nullopt,
-        [weak = weak_from_this()](const Result<wire::WaitProcessResponse>& done) {
+        std::nullopt, [weak = weak_from_this()](const Result<wire::WaitProcessResponse>& done) {
             const auto self = weak.lock();
             if (!self) return;
             if (done) return self->exited(done->exitcode());
@@ -213,9 +212,8 @@ void GuestProcess::exited(int code) {
         // A detached exec has nobody else who deletes it.
         if (GrpcChannel* channel = around_.channel()) {
             channel->call<wire::DeleteProcessResponse>(
-                ARCA_CONTEXT_RPC("DeleteProcess"),
-                requestFor<wire::DeleteProcessRequest>(request_), kCallLimit,
-                [](const Result<wire::DeleteProcessResponse>&) {});
+                ARCA_CONTEXT_RPC("DeleteProcess"), requestFor<wire::DeleteProcessRequest>(request_),
+                kCallLimit, [](const Result<wire::DeleteProcessResponse>&) {});
         }
     }
     for (size_t i = 0; i < listeners_.size(); ++i) {

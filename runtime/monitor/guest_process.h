@@ -23,8 +23,8 @@ struct GuestProcessRequest {
     std::string container;
     std::string process;
     bool terminal = false;
-    base::UniqueFd lease;                     // the monitor's end
-    std::array<base::UniqueFd, 3> streams;    // terminal: the slave at [0]
+    base::UniqueFd lease;                          // the monitor's end
+    std::array<base::UniqueFd, 3> streams;         // terminal: the slave at [0]
     std::array<std::optional<uint32_t>, 3> ports;  // filled by listen()
 };
 

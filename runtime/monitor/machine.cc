@@ -37,23 +37,20 @@ constexpr char kFsSocket[] = "fs.sock";
 std::vector<std::string> qemuArguments(const MonitorConfig& config) {
     const std::string memory = std::to_string(config.memory_mib) + "M";
     std::vector<std::string> args{
-        "qemu-system-x86_64",
-        "-name", "arca-" + config.sandbox_id.substr(0, 48) + ",debug-threads=off",
-        "-nodefaults", "-no-user-config", "-display", "none", "-monitor", "none", "-no-reboot",
-        "-machine", "q35,memory-backend=mem,usb=off,vmport=off,smbus=off,sata=off,hpet=on",
-        "-accel", config.accel == "kvm" ? "kvm" : "tcg,thread=multi",
-        "-cpu", config.accel == "kvm" ? "host" : "max",
-        "-smp", std::to_string(config.vcpus),
-        "-m", memory,
-        "-object", "memory-backend-memfd,id=mem,size=" + memory + ",share=on",
-        "-kernel", config.kernel,
-        "-initrd", config.initrd,
-        "-append", "console=ttyS0 quiet panic=-1 rdinit=/sbin/vminitd" +
-                       (config.append.empty() ? "" : " " + config.append),
-        "-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console",
-        "-chardev", "socket,id=vsock,fd=3", "-device", "vhost-user-vsock-pci,chardev=vsock",
-        "-chardev", "socket,id=fs,fd=4",
-        "-device", std::string("vhost-user-fs-pci,chardev=fs,queue-size=512,tag=") + proto::kShareTag,
+        "qemu-system-x86_64", "-name",
+        "arca-" + config.sandbox_id.substr(0, 48) + ",debug-threads=off", "-nodefaults",
+        "-no-user-config", "-display", "none", "-monitor", "none", "-no-reboot", "-machine",
+        "q35,memory-backend=mem,usb=off,vmport=off,smbus=off,sata=off,hpet=on", "-accel",
+        config.accel == "kvm" ? "kvm" : "tcg,thread=multi", "-cpu",
+        config.accel == "kvm" ? "host" : "max", "-smp", std::to_string(config.vcpus), "-m", memory,
+        "-object", "memory-backend-memfd,id=mem,size=" + memory + ",share=on", "-kernel",
+        config.kernel, "-initrd", config.initrd, "-append",
+        "console=ttyS0 quiet panic=-1 rdinit=/sbin/vminitd" +
+            (config.append.empty() ? "" : " " + config.append),
+        "-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console", "-chardev",
+        "socket,id=vsock,fd=3", "-device", "vhost-user-vsock-pci,chardev=vsock", "-chardev",
+        "socket,id=fs,fd=4", "-device",
+        std::string("vhost-user-fs-pci,chardev=fs,queue-size=512,tag=") + proto::kShareTag,
         // Nothing that QEMU itself needs after start-up.
         "-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"};
     int number = 0;
@@ -62,9 +59,11 @@ std::vector<std::string> qemuArguments(const MonitorConfig& config) {
         const std::string id = "disk" + std::to_string(number++);
         std::string path;
         // A comma ends a value of QEMU's options unless it is doubled.
-        for (const char c : disk.substr(3)) path += c == ',' ? std::string(",,") : std::string(1, c);
-        args.insert(args.end(), {"-drive", "if=none,format=raw,id=" + id + ",file=" + path +
-                                               (read_only ? ",readonly=on" : ""),
+        for (const char c : disk.substr(3))
+            path += c == ',' ? std::string(",,") : std::string(1, c);
+        args.insert(args.end(), {"-drive",
+                                 "if=none,format=raw,id=" + id + ",file=" + path +
+                                     (read_only ? ",readonly=on" : ""),
                                  "-device", "virtio-blk-pci,drive=" + id});
     }
     return args;
@@ -114,21 +113,18 @@ Result<> Machine::startParts(const MonitorConfig& config, int dir_fd, const std:
                        output,
                        false}));
     ARCA_TRY(const UniqueFd listener, base::listenUnix(dir_fd, kFsSocket, SOCK_STREAM));
-    ARCA_CHECK(launch("virtiofsd",
-                      {config.virtiofsd,
-                       {"virtiofsd", "--fd=3", "-o", "source=" + served, "-o", "cache=auto", "-o",
-                        "xattr", "-o", "no_posix_lock", "--rlimit-nofile=0",
-                        "--thread-pool-size=1"},
-                       {listener.get()},
-                       output,
-                       false}));
+    ARCA_CHECK(launch(
+        "virtiofsd", {config.virtiofsd,
+                      {"virtiofsd", "--fd=3", "-o", "source=" + served, "-o", "cache=auto", "-o",
+                       "xattr", "-o", "no_posix_lock", "--rlimit-nofile=0", "--thread-pool-size=1"},
+                      {listener.get()},
+                      output,
+                      false}));
     ARCA_TRY(const UniqueFd fs, base::connectUnix(dir_fd, kFsSocket, SOCK_STREAM));
     (void)::unlinkat(dir_fd, kFsSocket, 0);
-    ARCA_CHECK(launch("qemu", {config.qemu,
-                               qemuArguments(config),
-                               {vsock.second.get(), fs.get()},
-                               output,
-                               true}));
+    ARCA_CHECK(
+        launch("qemu",
+               {config.qemu, qemuArguments(config), {vsock.second.get(), fs.get()}, output, true}));
     console_write_.reset();
     return {};
 }

@@ -130,13 +130,13 @@ void Monitor::dialled(Result<UniqueFd> connection) {
 
 template <typename Response, typename Request>
 void Monitor::setUpCall(const char* path, const Request& request, std::function<void()> next) {
-    channel_->call<Response>(path, request, kSetUpLimit,
-                             [this, path, next = std::move(next)](const Result<Response>& done) {
-                                 if (state_ != State::kBooting) return;
-                                 if (done) return next();
-                                 lose(std::string("setting up the guest: ") + path + ": " +
-                                      done.error().message());
-                             });
+    channel_->call<Response>(
+        path, request, kSetUpLimit,
+        [this, path, next = std::move(next)](const Result<Response>& done) {
+            if (state_ != State::kBooting) return;
+            if (done) return next();
+            lose(std::string("setting up the guest: ") + path + ": " + done.error().message());
+        });
 }
 
 // What the host library of the protocol does first in each guest.
@@ -217,13 +217,12 @@ Result<> Monitor::share(const std::string& container, const std::string& name, i
 }
 
 Result<std::shared_ptr<GuestProcess>> Monitor::makeProcess(GuestProcessRequest request) {
-    GuestProcess::Surroundings around{
-        loop_,
-        *transport_,
-        [this] { return channel_.get(); },
-        [this] { return nextPort(); },
-        [this](const std::string& why) { lose(why); },
-        [this](GuestProcess& process) { over(process); }};
+    GuestProcess::Surroundings around{loop_,
+                                      *transport_,
+                                      [this] { return channel_.get(); },
+                                      [this] { return nextPort(); },
+                                      [this](const std::string& why) { lose(why); },
+                                      [this](GuestProcess& process) { over(process); }};
     auto process = std::make_shared<GuestProcess>(std::move(around), std::move(request));
     ARCA_CHECK(process->listen());
     if (process->isInit()) containers_.insert(process->container());

@@ -50,10 +50,10 @@ Result<Helper> startHelper(const HelperProgram& program) {
     const UniqueFd report(ends[0]);
     UniqueFd report_write(ends[1]);
     ARCA_TRY(report_write, highCopy(report_write.get()));
-    const HelperPlan plan{program.path.c_str(), argv.data(),    envp,
-                          null_copy.get(),      output.get(),   numbers.data(),
-                          numbers.size(),       program.without_network,
-                          ::getpid(),           report_write.get()};
+    const HelperPlan plan{
+        program.path.c_str(), argv.data(),       envp,           null_copy.get(),
+        output.get(),         numbers.data(),    numbers.size(), program.without_network,
+        ::getpid(),           report_write.get()};
     sigset_t all;
     sigset_t before;
     (void)::sigfillset(&all);
