@@ -9,6 +9,7 @@ With --measure it prints throughput and latency instead.
 
 import concurrent.futures
 import contextlib
+import fcntl
 import gzip
 import json
 import os
@@ -17,9 +18,11 @@ import shutil
 import signal
 import socket
 import stat
+import struct
 import subprocess
 import sys
 import tempfile
+import termios
 import threading
 import time
 import unittest
@@ -89,6 +92,19 @@ def until(condition, what, seconds=SECONDS):
         if time.monotonic() > deadline:
             raise AssertionError(f"within {seconds} s this did not happen: {what}")
         time.sleep(0.01)
+
+
+def until_full(stream):
+    """Waits until the buffers on the way to us are full: until what is queued in the last stays the same for a while."""
+    last, since = -1, time.monotonic()
+
+    def full():
+        nonlocal last, since
+        queued = struct.unpack("i", fcntl.ioctl(stream, termios.FIONREAD, bytes(4)))[0]
+        if queued != last:
+            last, since = queued, time.monotonic()
+        return last > 0 and time.monotonic() - since > 0.25
+    until(full, "the stream's buffers are full")
 
 
 class Backend:
@@ -374,7 +390,7 @@ class WithOneVm(unittest.TestCase):
             for _ in range(8):
                 stalled = stack.enter_context(self.backend.dial(SOURCE))
                 stalled.sendall(b"%d\n" % (64 * MIB))
-            time.sleep(0.5)  # lets them fill every buffer on the way
+            until_full(stalled)
             start = time.monotonic()
             with self.backend.dial(SOURCE) as stream:
                 stream.sendall(b"%d\n" % (8 * MIB))
@@ -436,7 +452,7 @@ class WithOneVm(unittest.TestCase):
             connection, _ = listener.accept()
             with connection:
                 self.assertEqual(asked.result(SECONDS), "ok")
-                time.sleep(0.5)  # the guest has closed long before the first byte is read
+                until_full(connection)  # the guest has closed long before the first byte is read
                 self.assertEqual(len(read_all(connection)), 300000)
 
     def test_the_folder_and_the_process_are_closed_to_others(self):
@@ -494,6 +510,7 @@ class WithVmsOfTheirOwn(unittest.TestCase):
         with world.backend.dial(ECHO) as stream:
             world.backend.process.send_signal(signal.SIGKILL)
             self.assertTrue(ended(stream))
+        world.backend.process.wait(SECONDS)  # its listener may be the last that the kernel closes
         with self.assertRaises(ConnectionRefusedError):
             world.backend.dial(ECHO)
 
