@@ -27,7 +27,7 @@ import time
 
 HERE = pathlib.Path(__file__).resolve().parent
 TOP = HERE.parent.parent
-sys.path.insert(0, str(TOP / "vsock"))
+sys.path.insert(0, str(TOP / "vminitd" / "image"))
 
 import guest_kernel  # noqa: E402  (found through the line above)
 
