@@ -38,6 +38,13 @@ std::optional<std::string> Environment::get(const std::string& key) const {
     return found->second;
 }
 
+std::vector<std::string> Environment::all() const {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    std::vector<std::string> out;
+    for (const auto& [key, value] : values_) out.push_back(key + "=" + value);
+    return out;
+}
+
 Result<> makeDirectory(const std::string& path, bool all, uint32_t perms) {
     const mode_t mode = perms == 0 ? 0755 : static_cast<mode_t>(perms) & kModeBits;
     if (all) {
@@ -70,8 +77,7 @@ Result<> writeFile(const WriteFileRequest& request) {
     int flags = O_WRONLY | O_NOCTTY;
     flags |= request.append ? O_APPEND : O_TRUNC;
     if (request.create_if_missing) flags |= O_CREAT;
-    const mode_t mode =
-        request.mode == 0 ? 0644 : static_cast<mode_t>(request.mode) & kModeBits;
+    const mode_t mode = request.mode == 0 ? 0644 : static_cast<mode_t>(request.mode) & kModeBits;
     ARCA_TRY(const UniqueFd fd, base::openAt(AT_FDCWD, request.path, flags, mode));
     auto written = base::writeAll(fd.get(), request.data);
     if (!written) return fail(std::move(written).error().withContext(request.path));

@@ -10,6 +10,7 @@
 #include <mutex>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "base/result.h"
 
@@ -22,6 +23,8 @@ class Environment {
     // kInvalidArgument for a key that is empty or has a '=' or NUL in it.
     base::Result<> set(const std::string& key, const std::string& value);
     [[nodiscard]] std::optional<std::string> get(const std::string& key) const;
+    // "KEY=VALUE" each, as execve(2) takes them.
+    [[nodiscard]] std::vector<std::string> all() const;
 
  private:
     mutable std::mutex mutex_;

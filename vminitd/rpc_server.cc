@@ -12,6 +12,7 @@
 #include "spec/version.h"
 #include "vminitd/rpc_statistics.h"
 #include "vminitd/rpc_status.h"
+#include "vminitd/vm_power.h"
 
 namespace arca::vminitd {
 
@@ -152,6 +153,22 @@ class EventsReactor : public grpc::ServerWriteReactor<ext::Event> {
     RpcServer::Parts parts_;
     ext::Event event_;
     std::shared_ptr<HeldCall<EventsReactor>> call_;
+};
+
+// Answers when all is written and unmounted; the answer on its way, the VM goes.
+class PowerOffReactor : public ServerUnaryReactor {
+ public:
+    PowerOffReactor(EventLoop& loop, VmPower& power) : loop_(loop), power_(power) {
+        loop_.post([this] { power_.prepare([this] { Finish(Status::OK); }); });
+    }
+    void OnDone() override {
+        loop_.post([&power = power_] { power.shutDown(); });
+        delete this;
+    }
+
+ private:
+    EventLoop& loop_;
+    VmPower& power_;
 };
 
 // ---- SandboxContext ----
@@ -414,6 +431,7 @@ class ExtensionService : public ext::SandboxExtension::CallbackService {
               "seccomp", "update"}) {
             response->add_features(feature);
         }
+        if (parts_.power != nullptr) response->add_features("vm");
         parts_.activity.touch();
         ServerUnaryReactor* reactor = context->DefaultReactor();
         reactor->Finish(Status::OK);
@@ -478,6 +496,16 @@ class ExtensionService : public ext::SandboxExtension::CallbackService {
                                 resources = request->resources()](auto finish) {
             finish(parts_.agent.update(id, resources));
         });
+    }
+
+    ServerUnaryReactor* PowerOff(CallbackServerContext* context, const ext::PowerOffRequest*,
+                                 ext::PowerOffResponse*) override {
+        if (parts_.power == nullptr) {
+            ServerUnaryReactor* reactor = context->DefaultReactor();
+            reactor->Finish(Status(StatusCode::UNIMPLEMENTED, "powerOff: this is no VM"));
+            return reactor;
+        }
+        return new PowerOffReactor(parts_.loop, *parts_.power);  // deletes itself in OnDone
     }
 
     grpc::ServerWriteReactor<ext::Event>* Events(CallbackServerContext*,

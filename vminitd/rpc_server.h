@@ -14,6 +14,8 @@
 
 namespace arca::vminitd {
 
+class VmPower;
+
 class RpcServer {
  public:
     struct Parts {
@@ -21,6 +23,7 @@ class RpcServer {
         Agent& agent;
         Environment& environment;
         Activity& activity;
+        VmPower* power = nullptr;  // of a VM that may be powered off
     };
     // Starts gRPC's threads. The parts must outlive the server.
     explicit RpcServer(const Parts& parts);
