@@ -21,10 +21,10 @@
 #include "spec/version.h"
 #include "vminitd/activity.h"
 #include "vminitd/agent.h"
-#include "vminitd/agent_files.h"
 #include "vminitd/attach.h"
 #include "vminitd/cgroup.h"
 #include "vminitd/cgroup_fs.h"
+#include "vminitd/environment.h"
 #include "vminitd/event_loop.h"
 #include "vminitd/local_daemon.h"
 #include "vminitd/rpc_server.h"
@@ -106,17 +106,16 @@ Result<> runLocal(const std::vector<std::string_view>& args) {
     leaveCgroups(parseHierarchies(mountinfo), cgroup_fs);
     ARCA_TRY(const auto cgroups, detectCgroups(cgroup_fs));
     ARCA_TRY(const auto loop, EventLoop::make());
-    ARCA_TRY(UniqueFd state_root,
-             base::openAt(AT_FDCWD, options.state_root, O_PATH | O_DIRECTORY));
+    ARCA_TRY(UniqueFd state_root, base::openAt(AT_FDCWD, options.state_root, O_PATH | O_DIRECTORY));
 
     AttachServer attach(*loop);
     Activity activity;
     Environment environment({});
-    Agent agent(*loop, *cgroups, cgroup_fs, attach,
-                Agent::Config{.state_root = options.state_root,
-                              .cgroup_prefix = "",
-                              .commands_forget_execs = true},
-                std::move(state_root));
+    Agent agent(
+        *loop, *cgroups, cgroup_fs, attach,
+        Agent::Config{
+            .state_root = options.state_root, .cgroup_prefix = "", .commands_forget_execs = true},
+        std::move(state_root));
     RpcServer rpc({*loop, agent, environment, activity});
     LocalDaemon daemon(*loop, std::move(options), attach, activity,
                        [&rpc](UniqueFd connection) { rpc.serve(std::move(connection)); });
