@@ -262,9 +262,10 @@ void Monitor::over(GuestProcess& process) {
 void Monitor::release(const std::string& container, const std::shared_ptr<AttachSession>& session) {
     if (share_) share_->remove(container);
     containers_.erase(container);
-    if (state_ == State::kLost || !containers_.empty()) return session->released();
+    if (!containers_.empty()) return session->released();
+    // The answer comes when nothing of the sandbox is left.
     releasing_.push_back(session);
-    leave();
+    if (state_ != State::kLeaving) leave();
 }
 
 // ---- the end ----
