@@ -205,6 +205,8 @@ void GuestProcess::waitForExit() {
             const auto self = weak.lock();
             if (!self) return;
             if (done) return self->exited(done->exitcode());
+            // The monitor is told too, finds out why, and then calls lost().
+            if (done.error().code() == Code::kUnavailable) return;
             base::log::warning("wait for " + self->request_.process + ": " +
                                done.error().message());
             self->lost();
