@@ -266,23 +266,45 @@ Result<> makeDirs(const std::string& path, mode_t mode) {
 
 namespace {
 
-Result<> removeTreeOnDevice(int dir_fd, const std::string& name, dev_t device) {
-    struct stat st {};
-    if (::fstatat(dir_fd, name.c_str(), &st, AT_SYMLINK_NOFOLLOW) != 0) {
-        if (errno == ENOENT) return {};
+// Which mount something is in. Without STATX_MNT_ID (before Linux 5.8) the file system has to do.
+struct Mount {
+    uint64_t id = 0;
+    uint32_t device_major = 0;
+    uint32_t device_minor = 0;
+    bool operator==(const Mount&) const = default;
+};
+
+Result<struct statx> statxOf(int dir_fd, const std::string& name, int flags) {
+    struct statx st {};
+    if (::statx(dir_fd, name.c_str(), flags | AT_NO_AUTOMOUNT, STATX_TYPE | STATX_MNT_ID, &st) !=
+        0) {
         return failErrno("stat " + name);
     }
-    if (S_ISDIR(st.st_mode)) {
-        if (st.st_dev != device)
+    return st;
+}
+
+Mount mountOf(const struct statx& st) {
+    const bool told = (st.stx_mask & STATX_MNT_ID) != 0;
+    return {told ? st.stx_mnt_id : 0, st.stx_dev_major, st.stx_dev_minor};
+}
+
+Result<> removeTreeInMount(int dir_fd, const std::string& name, const Mount& mount) {
+    const auto st = statxOf(dir_fd, name, AT_SYMLINK_NOFOLLOW);
+    if (!st) {
+        if (st.error().sysErrno() == ENOENT) return {};
+        return fail(Error(st.error()));
+    }
+    const bool is_dir = S_ISDIR(st->stx_mode);
+    if (is_dir) {
+        if (mountOf(*st) != mount)
             return failErrno("remove " + name + ": something is mounted on it", EBUSY);
-        ARCA_TRY(const std::vector<std::string> entries, listDir(dir_fd, name));
         ARCA_TRY(UniqueFd fd, openAt(dir_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW));
+        ARCA_TRY(const std::vector<std::string> entries, listDir(fd.get()));
         for (const std::string& entry : entries) {
-            ARCA_CHECK(removeTreeOnDevice(fd.get(), entry, device));
+            ARCA_CHECK(removeTreeInMount(fd.get(), entry, mount));
         }
     }
-    if (::unlinkat(dir_fd, name.c_str(), S_ISDIR(st.st_mode) ? AT_REMOVEDIR : 0) != 0 &&
-        errno != ENOENT) {
+    if (::unlinkat(dir_fd, name.c_str(), is_dir ? AT_REMOVEDIR : 0) != 0 && errno != ENOENT) {
         return failErrno("remove " + name);
     }
     return {};
@@ -291,16 +313,16 @@ Result<> removeTreeOnDevice(int dir_fd, const std::string& name, dev_t device) {
 }  // namespace
 
 Result<> removeTree(int dir_fd, const std::string& name) {
-    // The file system is that of the directory which `name` is in: `name` may be a mount point.
+    // The mount is that of the directory which `name` is in: `name` may be a mount point.
     const size_t slash = name.rfind('/');
     std::string parent = ".";
     if (slash != std::string::npos) parent = slash == 0 ? "/" : name.substr(0, slash);
-    struct stat st {};
-    if (::fstatat(dir_fd, parent.c_str(), &st, 0) != 0) {
-        if (errno == ENOENT) return {};
-        return failErrno("stat " + parent);
+    const auto st = statxOf(dir_fd, parent, 0);
+    if (!st) {
+        if (st.error().sysErrno() == ENOENT) return {};
+        return fail(Error(st.error()));
     }
-    return removeTreeOnDevice(dir_fd, name, st.st_dev);
+    return removeTreeInMount(dir_fd, name, mountOf(*st));
 }
 
 Result<std::vector<std::string>> listDir(int dir_fd, const std::string& path) {

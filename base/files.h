@@ -63,8 +63,8 @@ Result<> replaceFile(int dir_fd, const std::string& name, std::string_view data,
 // `mkdir -p` outside any rootfs. Existing directories keep their mode.
 Result<> makeDirs(const std::string& path, mode_t mode);
 
-// Deletes `name` in `dir_fd` and all below it, never crossing into another file system and never
-// following a symlink. Missing is success.
+// Deletes `name` in `dir_fd` and all below it, never following a symlink and never crossing into
+// another mount (also a bind mount of the same file system): EBUSY then. Missing is success.
 Result<> removeTree(int dir_fd, const std::string& name);
 
 // Names in a directory, without "." and "..", sorted.

@@ -1,9 +1,11 @@
 #include "base/log.h"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <unistd.h>
 
 #include <atomic>
+#include <cerrno>
 #include <cstdio>
 #include <ctime>
 
@@ -18,6 +20,7 @@ struct State {
     UniqueFd file;
     Format format = Format::kText;
     Level level = Level::kInfo;
+    std::string label;
 };
 
 State& state() {
@@ -66,13 +69,37 @@ std::string quoted(std::string_view text) {
     return out + "\"";
 }
 
-std::string now() {
-    const std::time_t seconds = std::time(nullptr);
+std::string now(Format format) {
+    timespec time{};
+    (void)::clock_gettime(CLOCK_REALTIME, &time);
     std::tm broken_down{};
-    (void)::gmtime_r(&seconds, &broken_down);
+    (void)::gmtime_r(&time.tv_sec, &broken_down);
     char text[32];
-    (void)std::strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%SZ", &broken_down);
-    return text;
+    (void)std::strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%S", &broken_down);
+    if (format != Format::kConsole) return std::string(text) + "Z";
+    char fraction[16];
+    (void)std::snprintf(fraction, sizeof fraction, ".%03dZ",
+                        static_cast<int>(time.tv_nsec / 1'000'000));
+    return std::string(text) + fraction;
+}
+
+// One line; what a stuck console does not take within `kConsoleWaitMs` is lost. Once it was stuck
+// nobody waits for it again until it has taken something.
+void writeToConsole(std::string_view line) {
+    constexpr int kConsoleWaitMs = 100;
+    static std::atomic<bool> stuck{false};
+    while (!line.empty()) {
+        const ssize_t n = ::write(STDERR_FILENO, line.data(), line.size());
+        if (n >= 0) {
+            stuck = false;
+            line.remove_prefix(static_cast<size_t>(n));
+            continue;
+        }
+        if (errno == EINTR) continue;
+        if (errno != EAGAIN || stuck) return;
+        pollfd entry{STDERR_FILENO, POLLOUT, 0};
+        if (::poll(&entry, 1, kConsoleWaitMs) <= 0) stuck = true;
+    }
 }
 
 }  // namespace
@@ -81,6 +108,7 @@ Result<> setUp(const Options& options) {
     State& current = state();
     current.format = options.format;
     current.level = options.level;
+    current.label = options.label;
     if (options.path.empty()) return {};
     ARCA_TRY(current.file,
              openAt(AT_FDCWD, options.path, O_WRONLY | O_CREAT | O_APPEND | O_SYNC, 0644));
@@ -91,13 +119,16 @@ bool hasFile() {
     return state().file.valid();
 }
 
-std::string formatLine(Format format, Level level, std::string_view message,
-                       std::string_view time) {
+std::string formatLine(Format format, Level level, std::string_view message, std::string_view time,
+                       std::string_view label) {
     const std::string name(levelName(level));
     const std::string stamp(time);
     if (format == Format::kJson) {
         return R"({"level":")" + name + R"(","msg":)" + quoted(message) + R"(,"time":")" + stamp +
                "\"}";
+    }
+    if (format == Format::kConsole) {
+        return stamp + " " + name + " " + std::string(label) + ": " + printable(message);
     }
     return "time=\"" + stamp + "\" level=" + name + " msg=" + quoted(message);
 }
@@ -105,7 +136,9 @@ std::string formatLine(Format format, Level level, std::string_view message,
 void write(Level level, std::string_view message) {
     const State& current = state();
     if (level < current.level) return;
-    const std::string line = formatLine(current.format, level, message, now()) + "\n";
+    const std::string line =
+        formatLine(current.format, level, message, now(current.format), current.label) + "\n";
+    if (current.format == Format::kConsole && !current.file.valid()) return writeToConsole(line);
     // Nobody is left to tell when the log itself cannot be written.
     (void)writeAll(current.file.valid() ? current.file.get() : STDERR_FILENO, line);
 }

@@ -13,12 +13,17 @@
 namespace arca::base::log {
 
 enum class Level { kDebug, kInfo, kWarning, kError };
-enum class Format { kText, kJson };
+enum class Format {
+    kText,
+    kJson,
+    kConsole,  // of a VM: "2026-01-02T03:04:05.678Z info vminitd: message"
+};
 
 struct Options {
     std::string path;  // empty: stderr; opened O_APPEND|O_CREAT, 0644
     Format format = Format::kText;
     Level level = Level::kInfo;
+    std::string label{};  // of kConsole: which program speaks
 };
 
 // Opens the log. Fails when `options.path` cannot be opened.
@@ -27,6 +32,7 @@ Result<> setUp(const Options& options);
 // Writes one line, with one write(2), so that several processes can share the file:
 //   text  time="2026-01-02T03:04:05Z" level=error msg="..."
 //   json  {"level":"error","msg":"...","time":"2026-01-02T03:04:05Z"}
+// A console that takes nothing more loses lines after a short wait: it must not hold up who speaks.
 // Control bytes are escaped and invalid UTF-8 is replaced, so that a JSON line always decodes.
 // Never fails.
 void write(Level level, std::string_view message);
@@ -47,7 +53,8 @@ inline void error(std::string_view message) {
 // True when a --log file is in use, i.e. errors are to go to stderr too.
 bool hasFile();
 
-// The line that write() would make, without the line end. For tests.
-std::string formatLine(Format format, Level level, std::string_view message, std::string_view time);
+// The line that write() would make, without the line end. For tests. `label`: of kConsole.
+std::string formatLine(Format format, Level level, std::string_view message, std::string_view time,
+                       std::string_view label = {});
 
 }  // namespace arca::base::log

@@ -78,10 +78,8 @@ Result<> finishConnect(int fd, Clock::time_point deadline, const std::string& wh
         if (n == 0) return fail(Code::kDeadlineExceeded, what + ": timed out");
         if (errno != EINTR) return failErrno("poll");
     }
-    int why = 0;
-    socklen_t size = sizeof why;
-    if (::getsockopt(fd, SOL_SOCKET, SO_ERROR, &why, &size) != 0) return failErrno("getsockopt");
-    if (why != 0) return fail(Code::kUnavailable, what + ": " + errnoText(why), why);
+    auto settled = finishDial(fd);
+    if (!settled) return fail(std::move(settled).error().withContext(what));
     return {};
 }
 
@@ -90,18 +88,25 @@ class VsockTransport final : public Transport {
     explicit VsockTransport(uint32_t cid) : cid_(cid) {}
 
     Result<UniqueFd> dial(uint32_t port, milliseconds timeout) override {
-        const std::string what = "connect to " + address() + ":" + std::to_string(port);
+        const auto deadline = Clock::now() + timeout;
+        ARCA_TRY(UniqueFd fd, beginDial(port));
+        ARCA_CHECK(finishConnect(fd.get(), deadline,
+                                 "connect to " + address() + ":" + std::to_string(port)));
+        if (::fcntl(fd.get(), F_SETFL, 0) != 0) return failErrno("clear O_NONBLOCK");
+        return fd;
+    }
+
+    Result<UniqueFd> beginDial(uint32_t port) override {
         UniqueFd fd(::socket(AF_VSOCK, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
         if (!fd.valid()) return failErrno("make a vsock socket");
         const sockaddr_vm peer = vsockAddress(cid_, port);
-        const auto deadline = Clock::now() + timeout;
-        if (::connect(fd.get(), reinterpret_cast<const sockaddr*>(&peer), sizeof peer) != 0) {
-            if (errno != EINPROGRESS && errno != EINTR) {
-                return fail(Code::kUnavailable, what + ": " + errnoText(errno), errno);
-            }
-            ARCA_CHECK(finishConnect(fd.get(), deadline, what));
+        if (::connect(fd.get(), reinterpret_cast<const sockaddr*>(&peer), sizeof peer) != 0 &&
+            errno != EINPROGRESS && errno != EINTR) {
+            return fail(
+                Code::kUnavailable,
+                "connect to " + address() + ":" + std::to_string(port) + ": " + errnoText(errno),
+                errno);
         }
-        if (::fcntl(fd.get(), F_SETFL, 0) != 0) return failErrno("clear O_NONBLOCK");
         return fd;
     }
 
@@ -181,6 +186,10 @@ class HybridTransport final : public Transport {
         return fd;
     }
 
+    Result<UniqueFd> beginDial(uint32_t /*port*/) override {
+        return fail(Code::kUnsupported, address() + ": is dialled by waiting only");
+    }
+
     Result<std::unique_ptr<Listener>> listen(uint32_t port) override {
         return listenOnFile(path_ + "_" + std::to_string(port));
     }
@@ -203,6 +212,10 @@ class FolderTransport final : public Transport {
         return connectUnixPath(path_ + "/" + std::to_string(port), SOCK_STREAM);
     }
 
+    Result<UniqueFd> beginDial(uint32_t port) override {
+        return connectUnixPath(path_ + "/" + std::to_string(port), SOCK_STREAM | SOCK_NONBLOCK);
+    }
+
     Result<std::unique_ptr<Listener>> listen(uint32_t port) override {
         return listenOnFile(path_ + "/" + std::to_string(port));
     }
@@ -214,6 +227,14 @@ class FolderTransport final : public Transport {
 };
 
 }  // namespace
+
+Result<> finishDial(int fd) {
+    int why = 0;
+    socklen_t size = sizeof why;
+    if (::getsockopt(fd, SOL_SOCKET, SO_ERROR, &why, &size) != 0) return failErrno("getsockopt");
+    if (why != 0) return fail(Code::kUnavailable, errnoText(why), why);
+    return {};
+}
 
 Result<std::unique_ptr<Transport>> openTransport(std::string_view address) {
     const auto wrong = [&](const std::string& why) {

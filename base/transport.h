@@ -46,12 +46,20 @@ class Transport {
     // when nobody listens or the other side is gone; kDeadlineExceeded after `timeout`.
     virtual Result<UniqueFd> dial(uint32_t port, std::chrono::milliseconds timeout) = 0;
 
+    // The same without waiting: a non-blocking socket whose connection may still be under way.
+    // Writable or broken (poll(2)) means that it is settled, and finishDial() tells how. Not for
+    // hvsock (kUnsupported), which has a conversation first.
+    virtual Result<UniqueFd> beginDial(uint32_t port) = 0;
+
     // Listens on `port` of this side.
     virtual Result<std::unique_ptr<Listener>> listen(uint32_t port) = 0;
 
     // The address in the form that openTransport() takes.
     [[nodiscard]] virtual std::string address() const = 0;
 };
+
+// How the connection of a settled beginDial() socket ended: kUnavailable when it was refused.
+Result<> finishDial(int fd);
 
 // Makes a transport from its address. kInvalidArgument names what is wrong with the form; nothing
 // is connected yet.

@@ -45,7 +45,8 @@ namespace arca::proto {
 
 enum class BodyMessage : uint32_t {
     kPlan = 1,      // vminitd -> stage 1: text empty, fds {plan memfd, gate listener}
-    kPid = 2,       // stage 1 -> vminitd
+    kPid = 2,       // stage 1 -> vminitd: value = pid, fds {its pidfd}: the number alone may be
+                    // another's by the time it is read
     kGo = 3,        // vminitd -> init
     kMounted = 4,   // init -> vminitd
     kHooksRan = 5,  // vminitd -> init

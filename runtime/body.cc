@@ -1,13 +1,8 @@
 #include "runtime/body.h"
 
 #include <fcntl.h>
-#include <linux/mount.h>
 #include <signal.h>
-#include <sys/mman.h>
-#include <sys/sendfile.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -16,6 +11,7 @@
 #include <utility>
 
 #include "base/files.h"
+#include "base/guarded_program.h"
 #include "base/process.h"
 #include "base/signals.h"
 #include "base/socket.h"
@@ -33,50 +29,11 @@ using base::UniqueFd;
 
 constexpr unsigned kFirstInherited = 3;
 
-// The file through a detached, read-only mount of its own; invalid where that may not be made.
-UniqueFd readOnlyMount(const Program& program) {
-    UniqueFd mount(static_cast<int>(::syscall(
-        SYS_open_tree, program.fd.get(), "", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH)));
-    if (!mount.valid()) return mount;
-    mount_attr attributes{};
-    attributes.attr_set = MOUNT_ATTR_RDONLY;
-    if (::syscall(SYS_mount_setattr, mount.get(), "", AT_EMPTY_PATH, &attributes,
-                  sizeof attributes) != 0) {
-        mount.reset();
-    }
-    return mount;
-}
-
-Result<UniqueFd> sealedCopy(const Program& program) {
-    ARCA_TRY(UniqueFd source, base::openAt(AT_FDCWD, program.path, O_RDONLY));
-    struct stat st {};
-    if (::fstat(source.get(), &st) != 0) return failErrno("stat " + program.path);
-    UniqueFd copy(::memfd_create("vmexec", MFD_CLOEXEC | MFD_ALLOW_SEALING));
-    if (!copy.valid()) return failErrno("memfd_create");
-    off_t done = 0;
-    while (done < st.st_size) {
-        const auto left = static_cast<size_t>(st.st_size - done);
-        const ssize_t n = ::sendfile(copy.get(), source.get(), &done, left);
-        if (n < 0 && errno == EINTR) continue;
-        if (n < 0) return failErrno("copy " + program.path);
-        if (n == 0) return fail(Code::kSystem, "copy " + program.path + ": it became shorter");
-    }
-    if (::fcntl(copy.get(), F_ADD_SEALS,
-                F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE) != 0) {
-        return failErrno("seal the copy of " + program.path);
-    }
-    // A file that somebody holds open for writing cannot be executed.
-    return base::openAt(AT_FDCWD, base::fdPath(copy.get()), O_RDONLY);
-}
-
 }  // namespace
 
 Result<Body> Body::start(Stdio stdio, int inherited_fds) {
     ARCA_TRY(const Program program, findProgram("vmexec"));
-    UniqueFd file = readOnlyMount(program);
-    if (!file.valid()) {
-        ARCA_TRY(file, sealedCopy(program));
-    }
+    ARCA_TRY(const UniqueFd file, base::guardedProgram(program.fd, program.path));
     ARCA_TRY(base::SocketPair sync, base::socketPair(SOCK_SEQPACKET));
     UniqueFd null;
     if (stdio == Stdio::kTerminal) {

@@ -102,7 +102,7 @@ void killChild(const UniqueFd& pidfd) {
 }
 
 [[noreturn]] void reportPid(const Channel& channel, pid_t pid, const UniqueFd& pidfd) {
-    const auto sent = channel.send(BodyMessage::kPid, pid);
+    const auto sent = channel.send(BodyMessage::kPid, pid, {}, pidfd.get());
     if (!sent) killChild(pidfd);
     ::_exit(sent ? 0 : 1);
 }

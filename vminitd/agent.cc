@@ -34,6 +34,10 @@ Agent::Agent(EventLoop& loop, CgroupManager& cgroups, CgroupFs& cgroup_fs, BodyS
       config_(std::move(config)),
       state_root_(std::move(state_root)) {}
 
+std::string Agent::recordFolder(const std::string& id) const {
+    return config_.record_folder.empty() ? id : id + "/" + config_.record_folder;
+}
+
 Result<ContainerPtr> Agent::lookUp(const std::string& id) {
     const auto found = containers_.find(id);
     if (found != containers_.end()) {
@@ -56,7 +60,7 @@ Result<ContainerPtr> Agent::find(const std::string& id) {
 }
 
 Result<ContainerPtr> Agent::load(const std::string& id) {
-    const std::string folder_name = id + "/" + kGuestFolder;
+    const std::string folder_name = recordFolder(id);
     auto folder = base::openAt(state_root_.get(), folder_name, O_PATH | O_DIRECTORY | O_NOFOLLOW);
     if (!folder) {
         if (folder.error().sysErrno() == ENOENT) return ContainerPtr();
@@ -91,16 +95,15 @@ Result<std::shared_ptr<Process>> Agent::findProcess(const ContainerPtr& containe
     auto text = base::readFile(stem + ".json", size_t{1} << 20U, container->folder.get());
     if (!text) {
         if (text.error().sysErrno() == ENOENT) {
-            return base::fail(Code::kFailedPrecondition, "exec " + id +
-                                                             " does not exist in container " +
-                                                             container->id);
+            return base::fail(Code::kFailedPrecondition,
+                              "exec " + id + " does not exist in container " + container->id);
         }
         return base::fail(std::move(text).error());
     }
     auto record = parseProcessRecord(*text);
     if (!record) {
         return base::fail(std::move(record).error().withContext(
-            config_.state_root + "/" + container->id + "/" + kGuestFolder + "/" + stem + ".json"));
+            config_.state_root + "/" + recordFolder(container->id) + "/" + stem + ".json"));
     }
     auto process =
         Process::adopt(loop_, *record, probeGate(container->folder.get(), stem + ".sock"));
@@ -149,7 +152,7 @@ void Agent::recordExits(const ContainerPtr& container, const std::shared_ptr<Pro
 Result<ExecBase*> Agent::execBase(Container& container) {
     if (container.exec_base) return container.exec_base.get();
     const std::string shown =
-        config_.state_root + "/" + container.id + "/" + kGuestFolder + "/" + kConfigFile;
+        config_.state_root + "/" + recordFolder(container.id) + "/" + kConfigFile;
     auto text = base::readFile(kConfigFile, spec::kMaxConfigBytes, container.folder.get());
     if (!text) return base::fail(std::move(text).error().withContext(shown));
     auto parsed = spec::parseSpec(*text, spec::Source::kWire);

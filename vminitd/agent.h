@@ -27,6 +27,8 @@
 
 namespace arca::vminitd {
 
+class Supervisor;
+
 template <typename T = void>
 using Reply = std::function<void(base::Result<T>)>;
 
@@ -39,7 +41,7 @@ ExecBase makeExecBase(spec::Spec spec, SeccompProgram seccomp);
 
 struct Container {
     std::string id;
-    base::UniqueFd folder;  // <state root>/<id>/guest
+    base::UniqueFd folder;  // where its record is
     ContainerRecord record;
     std::optional<FileStamp> stamp;  // of init.json
     std::shared_ptr<Process> init;
@@ -62,11 +64,18 @@ struct ContainerView {
 class Agent {
  public:
     struct Config {
-        std::string state_root;      // holds <id>/guest/
-        std::string cgroup_prefix;   // before the id where a configuration names no cgroup
-        bool dials_stdio = false;    // ports of CreateProcess lead somewhere
+        std::string state_root;
+        std::string cgroup_prefix;  // before the id where a configuration names no cgroup
+        // Where below <state root>/<id>/ the record is; empty: there itself.
+        std::string record_folder = kGuestFolder;
+        bool dials_stdio = false;  // ports of CreateProcess lead somewhere
         // Who makes an exec does not delete it: its record goes some time after its end.
         bool commands_forget_execs = false;
+        // The whole of <state root>/<id>/ goes with the container, what is mounted there is
+        // unmounted before; and a container's /etc/hostname is written.
+        bool owns_container_folder = false;
+        // Tells the ends of processes; null: they are somebody else's children.
+        Supervisor* supervisor = nullptr;
     };
 
     // `state_root`: Config::state_root, opened. Everything else must outlive the agent.
@@ -98,8 +107,13 @@ class Agent {
     void setPaused(const std::string& container_id, bool paused, Reply<> reply);
     base::Result<> update(const std::string& container_id, const std::string& resources_json);
 
+    // Whether processes have ended whose streams are still being emptied.
+    [[nodiscard]] bool exitsUnderWay() const { return exits_under_way_ > 0; }
+
  private:
     // ---- agent.cc: finding ----
+    // Name of the record's folder below the state root.
+    [[nodiscard]] std::string recordFolder(const std::string& id) const;
     // The container, from memory or from disk; nullptr when there is none. An error names the file
     // that cannot be understood.
     base::Result<ContainerPtr> lookUp(const std::string& id);
@@ -137,6 +151,7 @@ class Agent {
     void gotBody(const CreationPtr& creation, base::Result<Body> body);
     void finished(const CreationPtr& creation, base::Result<MadeProcess> made);
     void fail(const CreationPtr& creation, base::Error error);
+    void supervise(Creation& creation, pid_t pid);
     void pruneExecs(Container& container, int execs_fd);
 
     // ---- agent_processes.cc ----
@@ -146,6 +161,8 @@ class Agent {
     void deleteExec(const ContainerPtr& container, const std::string& id, Reply<> reply);
     // Empties and removes the cgroups, then the record; `reply` gets what could not be done.
     void removeContainer(const ContainerPtr& container, Reply<> reply);
+    void unmountAndForget(const ContainerPtr& container, Reply<> reply);
+    base::Result<> removeRecord(const Container& container);
     ContainerPtr salvage(const std::string& id);
 
     EventLoop& loop_;
@@ -159,6 +176,7 @@ class Agent {
     WaitToken next_wait_ = 1;
     std::map<Process*, std::shared_ptr<Process>> lingering_;
     SeccompCache seccomp_;
+    int exits_under_way_ = 0;
 };
 
 }  // namespace arca::vminitd

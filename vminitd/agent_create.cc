@@ -17,6 +17,7 @@
 #include "vminitd/agent.h"
 #include "vminitd/oci_alterations.h"
 #include "vminitd/process_setup.h"
+#include "vminitd/supervisor.h"
 
 namespace arca::vminitd {
 
@@ -44,6 +45,22 @@ std::string subCgroup(const std::string& text) {
     return clean == "/" ? std::string() : clean;
 }
 
+BodyRequest bodyRequest(const CreateRequest& request, bool terminal) {
+    BodyRequest body;
+    body.key = {*request.key.container_id, request.key.id};
+    body.ports = {request.stdin_port, request.stdout_port, request.stderr_port};
+    body.terminal = terminal;
+    return body;
+}
+
+// What a host that speaks to the agent itself expects in the image. Source: the guest protocol,
+// "Steps", 6a.
+Result<> writeHostname(const std::string& root_path, const std::string& hostname) {
+    ARCA_TRY(const UniqueFd root, base::openAt(AT_FDCWD, root_path, O_PATH | O_DIRECTORY));
+    ARCA_TRY(const UniqueFd etc, base::makeDirsInRoot(root.get(), "/etc", 0755));
+    return base::replaceFile(etc.get(), "hostname", hostname, 0644);
+}
+
 void describe(const SeccompProgram& seccomp, spec::Plan& plan) {
     plan.seccomp_program = seccomp.filter;
     plan.seccomp_flags = seccomp.flags;
@@ -65,6 +82,7 @@ struct Agent::Creation {
     UniqueFd gate;
     std::string plan_text;
     std::string stem;  // of an exec's files
+    pid_t pid = 0;     // once vmexec has told it
 };
 
 Result<> Agent::checkRequest(const CreateRequest& request) const {
@@ -72,7 +90,8 @@ Result<> Agent::checkRequest(const CreateRequest& request) const {
     if (request.has_runtime_path) {
         return base::fail(Code::kUnsupported, "ociRuntimePath: not supported");
     }
-    if (!config_.dials_stdio && (request.stdin_port || request.stdout_port || request.stderr_port)) {
+    if (!config_.dials_stdio &&
+        (request.stdin_port || request.stdout_port || request.stderr_port)) {
         return base::fail(Code::kUnsupported, "stdio ports: not supported in a local sandbox");
     }
     return {};
@@ -106,9 +125,16 @@ void Agent::createInit(CreateRequest request, Reply<> reply) {
     if (!prepared) return creation->reply(std::move(prepared));
     const std::string id = creation->container->id;
     containers_.emplace(id, creation->container);
-    bodies_.acquire(BodyKey{id, id}, [this, creation](Result<Body> body) {
-        gotBody(creation, std::move(body));
-    });
+    BodyRequest body = bodyRequest(creation->request, creation->process->terminal());
+    // The hooks of a bundle are run by the command that it belongs to.
+    const spec::Spec& config = creation->plan.spec;
+    if (!creation->request.options.from_command) {
+        body.hooks.prestart = config.hooks.prestart;
+        body.hooks.createRuntime = config.hooks.createRuntime;
+    }
+    body.state = {config.ociVersion, id, "creating", 0, creation->plan.bundle, config.annotations};
+    bodies_.acquire(body,
+                    [this, creation](Result<Body> got) { gotBody(creation, std::move(got)); });
 }
 
 // All that can be found wrong without touching anything.
@@ -165,7 +191,7 @@ Result<> Agent::prepareInit(Creation& creation) {
 // Records, then makes: cgroup, gate.
 Result<> Agent::makeInit(Creation& creation) {
     Container& container = *creation.container;
-    const std::string folder = container.id + "/" + kGuestFolder;
+    const std::string folder = recordFolder(container.id);
     for (const std::string& part : {container.id, folder}) {
         if (::mkdirat(state_root_.get(), part.c_str(), 0700) != 0 && errno != EEXIST) {
             return base::failErrno("mkdir " + config_.state_root + "/" + part);
@@ -176,15 +202,23 @@ Result<> Agent::makeInit(Creation& creation) {
     ARCA_CHECK(base::replaceFile(container.folder.get(), kConfigFile,
                                  spec::writeSpec(creation.plan.spec)));
     ARCA_CHECK(writeRecord(container));
+    const spec::Spec& config = creation.plan.spec;
+    if (config_.owns_container_folder && !creation.request.options.from_command &&
+        !config.hostname.empty()) {
+        const auto written = writeHostname(config.root->path, config.hostname);
+        if (!written) {
+            base::log::warning("cannot write /etc/hostname container=" + container.id +
+                               " reason=" + written.error().message());
+        }
+    }
     ARCA_CHECK(cgroups_.create(container.record.cgroups));
     ARCA_CHECK(cgroups_.apply(container.record.cgroups, creation.resources));
-    ARCA_TRY(creation.gate,
-             base::listenUnix(container.folder.get(), kGateSocket, SOCK_SEQPACKET));
+    ARCA_TRY(creation.gate, base::listenUnix(container.folder.get(), kGateSocket, SOCK_SEQPACKET));
     creation.plan_text = spec::writePlan(creation.plan);
     SeccompProgram seccomp{std::move(creation.plan.seccomp_program), creation.plan.seccomp_flags,
                            creation.plan.seccomp_notify};
-    container.exec_base = std::make_unique<ExecBase>(
-        makeExecBase(std::move(creation.plan.spec), std::move(seccomp)));
+    container.exec_base =
+        std::make_unique<ExecBase>(makeExecBase(std::move(creation.plan.spec), std::move(seccomp)));
     return {};
 }
 
@@ -200,9 +234,8 @@ void Agent::createExec(const ContainerPtr& container, CreateRequest request, Rep
     creation->process->being_made = true;
     const std::string& id = creation->process->id();
     container->execs.emplace(id, creation->process);
-    bodies_.acquire(BodyKey{container->id, id}, [this, creation](Result<Body> body) {
-        gotBody(creation, std::move(body));
-    });
+    bodies_.acquire(bodyRequest(creation->request, creation->process->terminal()),
+                    [this, creation](Result<Body> body) { gotBody(creation, std::move(body)); });
 }
 
 Result<> Agent::prepareExec(Creation& creation) {
@@ -236,9 +269,9 @@ Result<> Agent::prepareExec(Creation& creation) {
     plan.spec.process = std::move(parsed->process);
     const pid_t init_pid = container.init->identity().pid;
     // As its init sees it: with what is mounted over the image.
-    ARCA_TRY(const UniqueFd root, base::openAt(AT_FDCWD, "/proc/" + std::to_string(init_pid) +
-                                                             "/root",
-                                               O_PATH | O_DIRECTORY));
+    ARCA_TRY(const UniqueFd root,
+             base::openAt(AT_FDCWD, "/proc/" + std::to_string(init_pid) + "/root",
+                          O_PATH | O_DIRECTORY));
     ARCA_CHECK(applyOciAlterations(plan.spec, {.process_id = container.id,
                                                .bundle = options.bundle,
                                                .cgroup_prefix = config_.cgroup_prefix,
@@ -325,7 +358,11 @@ void Agent::gotBody(const CreationPtr& creation, Result<Body> body) {
     setup.plan = std::move(creation->plan_text);
     setup.gate = std::move(creation->gate);
     setup.run_hooks = creation->plan.wait_for_hooks;
-    setup.join = [this, creation](pid_t pid) { return cgroups_.addProcess(creation->join, pid); };
+    creation->process->io = setup.body.io;
+    setup.join = [this, creation](pid_t pid) {
+        supervise(*creation, pid);
+        return cgroups_.addProcess(creation->join, pid);
+    };
     setup.record = [this, creation](const base::ProcessIdentity& identity) -> Result<> {
         creation->process->setIdentity(identity);
         if (creation->is_init) return writeRecord(*creation->container);
@@ -337,14 +374,31 @@ void Agent::gotBody(const CreationPtr& creation, Result<Body> body) {
     setUpProcess(loop_, std::move(setup));
 }
 
+// From the moment at which its pid is known, so that no exit is too early to be seen.
+void Agent::supervise(Creation& creation, pid_t pid) {
+    if (config_.supervisor == nullptr) return;
+    creation.pid = pid;
+    creation.process->expectExit();
+    config_.supervisor->expect(pid, [this, process = creation.process](const ExitStatus& status) {
+        base::log::debug("exited id=" + process->id() + " code=" + std::to_string(status.code));
+        // Those who wait for the end may rely on having all of the output.
+        ++exits_under_way_;
+        const auto closed = [this, process, status] {
+            --exits_under_way_;
+            process->setExit(status);
+        };
+        if (!process->io) return closed();
+        process->io->processExited(closed);
+    });
+}
+
 void Agent::finished(const CreationPtr& creation, Result<MadeProcess> made) {
     if (!made) return fail(creation, std::move(made).error());
     creation->process->being_made = false;
     creation->process->setCreated(std::move(made->pidfd));
     if (creation->is_init) creation->container->being_made = false;
-    base::log::debug("created id=" + creation->process->id() +
-                     " container=" + creation->container->id +
-                     " pid=" + std::to_string(made->identity.pid));
+    base::log::debug("created id=" + creation->process->id() + " container=" +
+                     creation->container->id + " pid=" + std::to_string(made->identity.pid));
     creation->reply({});
 }
 
@@ -353,6 +407,8 @@ void Agent::fail(const CreationPtr& creation, Error error) {
     base::log::debug("create failed id=" + creation->request.key.id +
                      " container=" + creation->container->id + " reason=" + error.message());
     creation->process->giveUp(error);
+    if (creation->process->io) creation->process->io->abandon();
+    if (creation->pid != 0) config_.supervisor->forget(creation->pid);
     if (!creation->is_init) {
         creation->container->execs.erase(creation->process->id());
         for (const char* suffix : {".json", ".sock"}) {
@@ -368,8 +424,8 @@ void Agent::fail(const CreationPtr& creation, Error error) {
     }
     removeContainer(creation->container, [creation, error = std::move(error)](Result<> removed) {
         if (removed) return creation->reply(base::fail(error));
-        creation->reply(base::fail(error.code(), error.message() + "; and " +
-                                                     removed.error().message()));
+        creation->reply(
+            base::fail(error.code(), error.message() + "; and " + removed.error().message()));
     });
 }
 

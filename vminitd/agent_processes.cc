@@ -13,6 +13,7 @@
 #include "spec/parse.h"
 #include "spec/state.h"
 #include "vminitd/agent.h"
+#include "vminitd/mount_table.h"
 
 namespace arca::vminitd {
 
@@ -23,6 +24,7 @@ using base::UniqueFd;
 namespace {
 
 constexpr std::chrono::milliseconds kCgroupRemovalLimit{2'000};
+constexpr std::chrono::milliseconds kUnmountLimit{2'000};
 constexpr int kLastSignal = 64;
 constexpr uint32_t kMaxTerminalSize = 65535;
 
@@ -83,14 +85,11 @@ Result<> Agent::passSeccompListener(Container& container, const Process& process
     if (!config->spec.linux.seccomp) return base::fail(Code::kInternal, "no seccomp profile");
     const spec::Seccomp& profile = *config->spec.linux.seccomp;
     const bool is_init = process.id() == container.id;
-    const spec::State state{config->spec.ociVersion,
-                            container.id,
-                            is_init ? "creating" : "running",
-                            container.init->identity().pid,
-                            container.record.bundle,
-                            config->spec.annotations};
-    const std::string message = seccompListenerMessage(
-        state, process.identity().pid, profile.listenerMetadata);
+    const spec::State state{config->spec.ociVersion,          container.id,
+                            is_init ? "creating" : "running", container.init->identity().pid,
+                            container.record.bundle,          config->spec.annotations};
+    const std::string message =
+        seccompListenerMessage(state, process.identity().pid, profile.listenerMetadata);
     // Not waited for: an agent of seccomp that does not accept must not hold up this one.
     auto socket = base::connectUnixPath(profile.listenerPath, SOCK_STREAM | SOCK_NONBLOCK);
     if (!socket) return base::fail(std::move(socket).error().withContext("seccomp listenerPath"));
@@ -163,21 +162,19 @@ Result<> Agent::resizeProcess(const ProcessKey& key, uint32_t rows, uint32_t col
     ARCA_TRY(const Found found, findByKey(key));
     const ProcessStatus status = found.process->status();
     if (status == ProcessStatus::kStopped) return {};
-    if (!found.process->terminal()) {
+    const auto& io = found.process->io;
+    // Of a running process without streams here the master is the caller's, who sets it there.
+    if (!found.process->terminal() || (!io && status == ProcessStatus::kRunning)) {
         return base::fail(Code::kUnsupported, "resize not supported");
     }
-    if (status == ProcessStatus::kRunning) {
-        // The master is the caller's, who sets the size on it.
-        return base::fail(Code::kUnsupported, "resize not supported");
-    }
-    found.process->pending_size =
-        TerminalSize{static_cast<uint16_t>(rows), static_cast<uint16_t>(columns)};
-    return {};
+    const TerminalSize size{static_cast<uint16_t>(rows), static_cast<uint16_t>(columns)};
+    if (status != ProcessStatus::kRunning) found.process->pending_size = size;
+    return io ? io->resize(size) : Result<>();
 }
 
 Result<> Agent::closeProcessStdin(const ProcessKey& key) {
-    // Known or not is told; beyond that there is no stdin that the agent would hold.
-    ARCA_CHECK(findByKey(key));
+    ARCA_TRY(const Found found, findByKey(key));
+    if (found.process->io) found.process->io->closeStdin();
     return {};
 }
 
@@ -220,8 +217,8 @@ void Agent::deleteExec(const ContainerPtr& container, const std::string& id, Rep
 ContainerPtr Agent::salvage(const std::string& id) {
     auto container = std::make_shared<Container>();
     container->id = id;
-    auto folder = base::openAt(state_root_.get(), id + "/" + kGuestFolder,
-                               O_PATH | O_DIRECTORY | O_NOFOLLOW);
+    auto folder =
+        base::openAt(state_root_.get(), recordFolder(id), O_PATH | O_DIRECTORY | O_NOFOLLOW);
     if (!folder) return nullptr;
     container->folder = std::move(*folder);
     container->init = std::make_shared<Process>(loop_, id, false);
@@ -277,28 +274,56 @@ void Agent::removeContainer(const ContainerPtr& container, Reply<> reply) {
         if (!killed) *failure = base::fail(std::move(killed).error());
         return false;
     };
-    retryUntil(loop_, kCgroupRemovalLimit, attempt,
-               [this, container, failure, reply = std::move(reply)](bool gone) {
-        container->being_deleted = false;
-        if (!gone) {
-            // The record stays, so that a later delete can finish.
-            container->being_made = false;
-            if (!*failure) return reply(base::fail(std::move(failure->error())));
-            return reply(base::fail(Code::kInternal, "container " + container->id +
-                                                         ": its cgroup is still in use"));
-        }
-        const std::string folder = container->id + "/" + kGuestFolder;
-        auto removed = base::removeTree(state_root_.get(), folder);
-        if (!removed) {
-            container->being_made = false;
-            return reply(std::move(removed));
-        }
-        linger(container->init);
-        for (const auto& [id, process] : container->execs) linger(process);
-        containers_.erase(container->id);
-        base::log::debug("deleted container=" + container->id);
-        reply({});
-    });
+    retryUntil(
+        loop_, kCgroupRemovalLimit, attempt,
+        [this, container, failure, reply = std::move(reply)](bool gone) {
+            container->being_deleted = false;
+            if (!gone) {
+                // The record stays, so that a later delete can finish.
+                container->being_made = false;
+                if (!*failure) return reply(base::fail(std::move(failure->error())));
+                return reply(base::fail(Code::kInternal, "container " + container->id +
+                                                             ": its cgroup is still in use"));
+            }
+            unmountAndForget(container, reply);
+        });
+}
+
+void Agent::unmountAndForget(const ContainerPtr& container, Reply<> reply) {
+    const std::string path = config_.state_root + "/" + container->id;
+    auto failure = std::make_shared<Result<>>();
+    const auto attempt = [this, path, failure] {
+        if (config_.owns_container_folder) *failure = unmountAllBelow(path);
+        return failure->has_value() || failure->error().sysErrno() != EBUSY;
+    };
+    container->being_deleted = true;
+    retryUntil(loop_, kUnmountLimit, attempt,
+               [this, container, failure, reply = std::move(reply)](bool /*settled*/) {
+                   container->being_deleted = false;
+                   container->being_made = false;
+                   Result<> removed = std::move(*failure);
+                   if (removed) removed = removeRecord(*container);
+                   // What is left of the record serves the next attempt.
+                   if (!removed) return reply(std::move(removed));
+                   linger(container->init);
+                   for (const auto& [id, process] : container->execs) linger(process);
+                   containers_.erase(container->id);
+                   base::log::debug("deleted container=" + container->id);
+                   reply({});
+               });
+}
+
+// The file that says that there is a container goes last: a removal that fails can be repeated.
+Result<> Agent::removeRecord(const Container& container) {
+    const std::string folder = recordFolder(container.id);
+    auto fd = base::openAt(state_root_.get(), folder, O_RDONLY | O_DIRECTORY);
+    if (!fd && fd.error().sysErrno() == ENOENT) return {};
+    if (!fd) return base::fail(std::move(fd).error());
+    ARCA_TRY(const auto names, base::listDir(fd->get()));
+    for (const std::string& name : names) {
+        if (name != kInitFile) ARCA_CHECK(base::removeTree(fd->get(), name));
+    }
+    return base::removeTree(state_root_.get(), folder);
 }
 
 }  // namespace arca::vminitd

@@ -43,9 +43,7 @@ class AttachConnection : public BodyOwner, public std::enable_shared_from_this<A
                                  fds);
     }
 
-    void warning(std::string_view text) override {
-        (void)send(BodyMessage::kBodyWarning, 0, text);
-    }
+    void warning(std::string_view text) override { (void)send(BodyMessage::kBodyWarning, 0, text); }
 
     void onGone(std::function<void()> gone) override { gone_ = std::move(gone); }
 
@@ -95,8 +93,7 @@ class AttachConnection : public BodyOwner, public std::enable_shared_from_this<A
     // "CONTAINER_ID\0PROCESS_ID\0" and two descriptors.
     void attach(std::string_view text, std::vector<UniqueFd> fds) {
         const size_t first = text.find('\0');
-        const size_t second =
-            first == std::string_view::npos ? first : text.find('\0', first + 1);
+        const size_t second = first == std::string_view::npos ? first : text.find('\0', first + 1);
         if (attached_ || second == std::string_view::npos || second + 1 != text.size() ||
             fds.size() != 2) {
             base::log::warning("malformed attach message");
@@ -109,7 +106,7 @@ class AttachConnection : public BodyOwner, public std::enable_shared_from_this<A
             return close();
         }
         attached_ = true;
-        Body body{std::move(fds[0]), std::move(fds[1]), shared_from_this()};
+        Body body{std::move(fds[0]), std::move(fds[1]), shared_from_this(), nullptr};
         server_->offer(key, shared_from_this(), std::move(body));
     }
 
@@ -144,16 +141,17 @@ void AttachServer::offer(const BodyKey& key, const std::shared_ptr<AttachConnect
                            " container=" + key.container_id);
         return connection->close();
     }
-    offers_.emplace(key, Offer{connection, std::move(body),
-                               Timer(loop_, kUnclaimedLimit, [this, key] {
-                                   const auto found = offers_.find(key);
-                                   if (found == offers_.end()) return;
-                                   const auto unclaimed = found->second.connection;
-                                   unclaimed->close();
-                               })});
+    offers_.emplace(key,
+                    Offer{connection, std::move(body), Timer(loop_, kUnclaimedLimit, [this, key] {
+                              const auto found = offers_.find(key);
+                              if (found == offers_.end()) return;
+                              const auto unclaimed = found->second.connection;
+                              unclaimed->close();
+                          })});
 }
 
-void AttachServer::acquire(const BodyKey& key, std::function<void(Result<Body>)> ready) {
+void AttachServer::acquire(const BodyRequest& request, std::function<void(Result<Body>)> ready) {
+    const BodyKey& key = request.key;
     const auto found = offers_.find(key);
     if (found != offers_.end()) {
         Body body = std::move(found->second.body);
@@ -168,16 +166,15 @@ void AttachServer::acquire(const BodyKey& key, std::function<void(Result<Body>)>
     claim->timeout = Timer(loop_, kAcquireLimit, [this, claim] {
         const auto late = std::move(claim->ready);
         claims_.erase(claim);
-        late(fail(Code::kFailedPrecondition,
-                  "no process was attached within " +
-                      std::to_string(kAcquireLimit.count() / 1000) + " seconds"));
+        late(fail(Code::kFailedPrecondition, "no process was attached within " +
+                                                 std::to_string(kAcquireLimit.count() / 1000) +
+                                                 " seconds"));
     });
 }
 
 void AttachServer::drop(AttachConnection* connection) {
-    std::erase_if(offers_, [&](const auto& entry) {
-        return entry.second.connection.get() == connection;
-    });
+    std::erase_if(offers_,
+                  [&](const auto& entry) { return entry.second.connection.get() == connection; });
     connections_.erase(connection);
 }
 

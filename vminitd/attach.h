@@ -28,7 +28,8 @@ class AttachServer : public BodySource {
 
     // Takes an accepted connection whose peer has been checked.
     void serve(base::UniqueFd connection);
-    void acquire(const BodyKey& key, std::function<void(base::Result<Body>)> ready) override;
+    void acquire(const BodyRequest& request,
+                 std::function<void(base::Result<Body>)> ready) override;
 
     // No connection comes any more: a process without a body here will never get one (its body
     // went to the next agent), and is told so at once with kUnavailable.

@@ -35,4 +35,11 @@ std::optional<std::string> Environment::get(const std::string& key) const {
     return found->second;
 }
 
+std::vector<std::string> Environment::all() const {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    std::vector<std::string> out;
+    for (const auto& [key, value] : values_) out.push_back(key + "=" + value);
+    return out;
+}
+
 }  // namespace arca::vminitd

@@ -5,6 +5,8 @@
 #include <mutex>
 #include <optional>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "base/result.h"
 
@@ -21,6 +23,8 @@ class Environment {
     // and when all would be more than kMaxBytes.
     base::Result<> set(const std::string& key, const std::string& value);
     [[nodiscard]] std::optional<std::string> get(const std::string& key) const;
+    // "KEY=VALUE" each, as execve(2) takes them.
+    [[nodiscard]] std::vector<std::string> all() const;
 
  private:
     mutable std::mutex mutex_;

@@ -1,13 +1,18 @@
 // vminitd: the agent of a sandbox.
 //
+//   vminitd [agent] [--log-level L] [--transport ADDRESS] [--state-root DIR] [--cgroup-prefix P]
+//           [--vmexec FILE]      first process of a VM, or a plain process that serves the same
+//   vminitd init [-p] [--] COMMAND [ARGUMENTS]   init of a container; also as `.cz-init`
+//   vminitd pause                holds a pod's namespaces
 //   vminitd --local --root DIR --key KEY --idle-seconds N --rpc-fd N --attach-fd N --lock-fd N
-//           --dir-fd N
-//   vminitd --version
+//           --dir-fd N           the agent of a host's local sandbox
+//   vminitd --version | --help
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <cstddef>
 #include <cstdio>
-#include <cstring>
 #include <exception>
 #include <map>
 #include <optional>
@@ -24,10 +29,13 @@
 #include "vminitd/attach.h"
 #include "vminitd/cgroup.h"
 #include "vminitd/cgroup_fs.h"
+#include "vminitd/container_init.h"
 #include "vminitd/environment.h"
 #include "vminitd/event_loop.h"
 #include "vminitd/local_daemon.h"
 #include "vminitd/rpc_server.h"
+#include "vminitd/vm_daemon.h"
+#include "vminitd/vm_power.h"
 
 namespace arca::vminitd {
 namespace {
@@ -37,12 +45,20 @@ using base::fail;
 using base::Result;
 using base::UniqueFd;
 
-constexpr char kUsage[] =
-    "usage: vminitd --local --root DIR --key KEY --idle-seconds N\n"
-    "               --rpc-fd N --attach-fd N --lock-fd N --dir-fd N\n"
-    "       vminitd --version\n";
+using Arguments = std::vector<std::string_view>;
 
-Result<std::map<std::string, std::string>> readOptions(const std::vector<std::string_view>& args) {
+constexpr int kUsageStatus = 2;
+constexpr char kUsage[] =
+    "usage: vminitd [agent] [--log-level trace|debug|info|notice|warning|error|critical]\n"
+    "               [--transport ADDRESS] [--state-root DIR] [--cgroup-prefix PATH]\n"
+    "               [--vmexec FILE]\n"
+    "       vminitd init [-p | --process-group] [--] COMMAND [ARGUMENTS]\n"
+    "       vminitd pause [--log-level LEVEL]\n"
+    "       vminitd --local --root DIR --key KEY --idle-seconds N\n"
+    "               --rpc-fd N --attach-fd N --lock-fd N --dir-fd N\n"
+    "       vminitd --version | --help\n";
+
+Result<std::map<std::string, std::string>> readOptions(const Arguments& args) {
     std::map<std::string, std::string> out;
     for (size_t i = 0; i < args.size(); ++i) {
         std::string_view name = args[i];
@@ -97,7 +113,7 @@ Result<DaemonOptions> daemonOptions(const std::map<std::string, std::string>& op
     return out;
 }
 
-Result<> runLocal(const std::vector<std::string_view>& args) {
+Result<> runLocal(const Arguments& args) {
     ARCA_TRY(const auto parsed, readOptions(args));
     ARCA_TRY(DaemonOptions options, daemonOptions(parsed));
     ARCA_CHECK(becomeDaemon(options));
@@ -125,26 +141,118 @@ Result<> runLocal(const std::vector<std::string_view>& args) {
     ::_exit(0);
 }
 
-int run(const std::vector<std::string_view>& args) {
-    if (args.size() == 1 && args[0] == "--version") {
-        (void)std::printf("vminitd version %s\n", spec::kProjectVersion);
-        return 0;
+// ---- the agent of a VM ----
+
+base::log::Level logLevel(std::string_view name) {
+    using base::log::Level;
+    if (name == "trace" || name == "debug") return Level::kDebug;
+    if (name == "warning") return Level::kWarning;
+    if (name == "error" || name == "critical") return Level::kError;
+    return Level::kInfo;  // info, notice, and what nobody knows: see the guest protocol
+}
+
+// The first process of a VM gets what the kernel did not understand of its own command line, so it
+// passes over what it does not know; everybody else is told.
+Result<VmOptions> vmOptions(Arguments args, bool tolerant) {
+    VmOptions out;
+    std::string level;
+    const std::map<std::string_view, std::string*> known = {
+        {"--log-level", &level},           {"--transport", &out.transport},
+        {"--state-root", &out.state_root}, {"--cgroup-prefix", &out.cgroup_prefix},
+        {"--vmexec", &out.vmexec},
+    };
+    for (size_t i = 0; i < args.size(); ++i) {
+        const size_t equals = args[i].find('=');
+        const auto option = known.find(args[i].substr(0, equals));
+        const bool has_value = equals != std::string_view::npos || i + 1 < args.size();
+        if (option == known.end() || !has_value) {
+            if (tolerant) continue;
+            return fail(
+                Code::kInvalidArgument,
+                std::string(args[i]) + (option == known.end() ? ": not known" : ": needs a value"));
+        }
+        *option->second = equals == std::string_view::npos ? args[++i] : args[i].substr(equals + 1);
     }
-    if (args.empty() || args[0] == "--help") {
-        (void)std::fputs(kUsage, stderr);
-        return args.empty() ? 1 : 0;
+    out.log_level = logLevel(level);
+    if (out.state_root.substr(0, 1) != "/") {
+        return fail(Code::kInvalidArgument, "--state-root: an absolute path is needed");
     }
-    bool local = false;
-    for (const std::string_view arg : args) local = local || arg == "--local";
-    if (!local) {
-        (void)std::fprintf(stderr, "vminitd: mode %s: not built yet; only --local is\n%s",
-                           std::string(args[0]).c_str(), kUsage);
-        return 1;
+    out.state_root = base::cleanPath(out.state_root);
+    return out;
+}
+
+int usage(const std::string& problem) {
+    (void)std::fprintf(stderr, "vminitd: %s\n%s", problem.c_str(), kUsage);
+    return kUsageStatus;
+}
+
+int runAgent(Arguments args) {
+    const bool first = ::getpid() == 1;
+    if (!args.empty() && args[0] == "agent") args.erase(args.begin());
+    const auto options = vmOptions(std::move(args), first);
+    if (!options) return usage(options.error().message());
+    const auto result = runVmAgent(*options);
+    if (!result) base::log::error(result.error().message());
+    // Not even this may end the first process.
+    if (first) powerOff();
+    return result ? 0 : 1;
+}
+
+// ---- in containers ----
+
+int runInit(Arguments args) {
+    bool whole_group = false;
+    size_t at = 0;
+    for (; at < args.size() && args[at].substr(0, 1) == "-"; ++at) {
+        if (args[at] == "--") {
+            ++at;
+            break;
+        }
+        if (args[at] != "-p" && args[at] != "--process-group") {
+            return usage("init: " + std::string(args[at]) + ": not known");
+        }
+        whole_group = true;
     }
+    if (at == args.size()) return usage("init: a command is needed");
+    return runContainerInit({args.begin() + static_cast<std::ptrdiff_t>(at), args.end()},
+                            whole_group);
+}
+
+int runPauseMode(const Arguments& args) {
+    // A level is taken, as hosts give one, but there is nothing to say.
+    const bool level = (args.size() == 2 && args[0] == "--log-level") ||
+                       (args.size() == 1 && args[0].substr(0, 12) == "--log-level=");
+    if (!args.empty() && !level) return usage("pause: " + std::string(args[0]) + ": not known");
+    return runPause();
+}
+
+int runLocalMode(const Arguments& args) {
     auto result = runLocal(args);
     if (result) return 0;
     base::log::error(result.error().message());
     return 1;
+}
+
+bool has(const Arguments& args, std::string_view word) {
+    return std::find(args.begin(), args.end(), word) != args.end();
+}
+
+int run(std::string_view program, Arguments args) {
+    const std::string_view name = program.substr(program.rfind('/') + 1);
+    if (name == ".cz-init") return runInit(std::move(args));
+    const std::string_view mode = args.empty() ? std::string_view() : args[0];
+    if (mode == "init") return runInit({args.begin() + 1, args.end()});
+    if (mode == "pause") return runPauseMode({args.begin() + 1, args.end()});
+    if (args.size() == 1 && mode == "--version") {
+        (void)std::printf("vminitd version %s\n", spec::kProjectVersion);
+        return 0;
+    }
+    if (args.size() == 1 && mode == "--help") {
+        (void)std::fputs(kUsage, stdout);
+        return 0;
+    }
+    if (has(args, "--local")) return runLocalMode(args);
+    return runAgent(std::move(args));
 }
 
 }  // namespace
@@ -152,9 +260,10 @@ int run(const std::vector<std::string_view>& args) {
 
 int main(int argc, char** argv) {
     try {
-        return arca::vminitd::run({argv + 1, argv + argc});
+        return arca::vminitd::run(argv[0], {argv + 1, argv + argc});
     } catch (const std::exception& e) {
         arca::base::log::error(e.what());
+        if (::getpid() == 1) arca::vminitd::powerOff();
         return 1;
     }
 }

@@ -115,7 +115,20 @@ void Process::forgetExitHandler(uint64_t id) {
     if (handlers_.empty()) watch_.reset();
 }
 
+void Process::setExit(const ExitStatus& status) {
+    if (record_.exit_code) return;
+    if (status_ != ProcessStatus::kCreating) status_ = ProcessStatus::kStopped;
+    record_.exit_code = status.code;
+    record_.exited_at_ns = status.at_ns;
+    if (learned_) learned_();
+    answer(status);
+}
+
 void Process::watchExit() {
+    if (told_) {
+        if (record_.exit_code) answer(ExitStatus{*record_.exit_code, record_.exited_at_ns});
+        return;
+    }
     if (status() == ProcessStatus::kStopped && learnExit()) {
         return answer(ExitStatus{*record_.exit_code, record_.exited_at_ns});
     }
@@ -124,8 +137,8 @@ void Process::watchExit() {
                                                    " is not known: it ended unobserved"));
     }
     if (watch_.active()) return;
-    auto watch = Watch::make(loop_, pidfd_.get(), EPOLLIN,
-                             [this](uint32_t events) { exitEvent(events); });
+    auto watch =
+        Watch::make(loop_, pidfd_.get(), EPOLLIN, [this](uint32_t events) { exitEvent(events); });
     if (!watch) return answer(fail(std::move(watch).error()));
     watch_ = std::move(*watch);
 }

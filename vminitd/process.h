@@ -10,6 +10,7 @@
 
 #include "base/result.h"
 #include "base/unique_fd.h"
+#include "vminitd/body.h"
 #include "vminitd/event_loop.h"
 #include "vminitd/process_start.h"
 #include "vminitd/record.h"
@@ -19,8 +20,8 @@ namespace arca::vminitd {
 enum class ProcessStatus { kCreating, kCreated, kRunning, kStopped };
 
 struct ExitStatus {
-    int code = 0;             // low 8 bits, or 128 + signal
-    int64_t at_ns = 0;        // since the epoch, when the exit was noticed
+    int code = 0;       // low 8 bits, or 128 + signal
+    int64_t at_ns = 0;  // since the epoch, when the exit was noticed
 };
 
 // Loop thread only. Its pidfd is watched only while somebody waits; otherwise its state is looked
@@ -40,6 +41,12 @@ class Process {
     // It waits at its gate.
     void setCreated(base::UniqueFd pidfd);
     void setRunning();
+    // From now on setExit() tells its exit, and nothing else is asked.
+    void expectExit() { told_ = true; }
+    // Its streams, where they are the agent's; null otherwise.
+    std::shared_ptr<ProcessIo> io;
+    // It has ended. Called once, by whoever reaps it.
+    void setExit(const ExitStatus& status);
 
     // As of now; a zombie has stopped.
     ProcessStatus status();
@@ -75,6 +82,7 @@ class Process {
     base::UniqueFd pidfd_;
     Watch watch_;
     ProcessStatus status_ = ProcessStatus::kCreating;
+    bool told_ = false;
     int64_t ended_at_ns_ = 0;
     uint64_t next_handler_ = 1;
     std::map<uint64_t, ExitHandler> handlers_;

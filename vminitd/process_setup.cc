@@ -81,8 +81,8 @@ class Setup : public std::enable_shared_from_this<Setup> {
         auto message = base::receiveMessage(request_.body.sync.get());
         if (!message) return finish(fail(std::move(message).error()));
         if (!*message) {
-            return finish(fail(Code::kInternal,
-                               std::string("the process ended before ") + awaited()));
+            return finish(
+                fail(Code::kInternal, std::string("the process ended before ") + awaited()));
         }
         const auto packet = proto::decodeBodyMessage((*message)->data);
         if (!packet) return finish(fail(Code::kInternal, "malformed message from vmexec"));
@@ -99,7 +99,9 @@ class Setup : public std::enable_shared_from_this<Setup> {
     }
 
     Result<> handle(const proto::BodyPacket& packet, std::vector<UniqueFd> fds) {
-        if (packet.type == BodyMessage::kPid && step_ == Step::kPid) return gotPid(packet.value);
+        if (packet.type == BodyMessage::kPid && step_ == Step::kPid) {
+            return gotPid(packet.value, fds.empty() ? UniqueFd() : std::move(fds.front()));
+        }
         if (packet.type == BodyMessage::kMounted && step_ == Step::kMountedOrReady) {
             return gotMounted();
         }
@@ -111,11 +113,17 @@ class Setup : public std::enable_shared_from_this<Setup> {
                                          " before " + awaited());
     }
 
-    Result<> gotPid(pid_t pid) {
+    Result<> gotPid(pid_t pid, UniqueFd pidfd) {
         if (pid <= 1) return fail(Code::kInternal, "vmexec reported a pid that cannot be");
-        ARCA_TRY(made_.pidfd, base::openPidfd(pid));
+        made_.pidfd = std::move(pidfd);
+        if (!made_.pidfd.valid()) {
+            ARCA_TRY(made_.pidfd, base::openPidfd(pid));
+        }
         made_.identity.pid = pid;
         ARCA_TRY(made_.identity.start_time_ticks, base::processStartTime(pid));
+        // Only while it lives does the number mean this process and no other.
+        ARCA_TRY(const bool ended, base::waitExit(made_.pidfd.get(), std::chrono::milliseconds(0)));
+        if (ended) return fail(Code::kInternal, "the process ended before its set-up began");
         ARCA_CHECK(request_.join(pid));
         step_ = Step::kMountedOrReady;
         return send(BodyMessage::kGo);
@@ -124,13 +132,13 @@ class Setup : public std::enable_shared_from_this<Setup> {
     Result<> gotMounted() {
         if (!request_.run_hooks || !request_.body.owner) return send(BodyMessage::kHooksRan);
         step_ = Step::kHooks;
-        request_.body.owner->runHooks(
-            made_.identity.pid, [self = shared_from_this()](Result<> ran) {
-                if (self->step_ != Step::kHooks) return;
-                self->step_ = Step::kMountedOrReady;
-                if (ran) ran = self->send(BodyMessage::kHooksRan);
-                if (!ran) self->finish(fail(std::move(ran).error()));
-            });
+        request_.body.owner->runHooks(made_.identity.pid,
+                                      [self = shared_from_this()](Result<> ran) {
+                                          if (self->step_ != Step::kHooks) return;
+                                          self->step_ = Step::kMountedOrReady;
+                                          if (ran) ran = self->send(BodyMessage::kHooksRan);
+                                          if (!ran) self->finish(fail(std::move(ran).error()));
+                                      });
         return {};
     }
 

@@ -5,12 +5,14 @@
 
 #include "spec/version.h"
 #include "vminitd/rpc_status.h"
+#include "vminitd/vm_power.h"
 
 namespace arca::vminitd {
 
 using base::Code;
 using base::Result;
 using grpc::Status;
+using grpc::StatusCode;
 
 namespace {
 
@@ -68,6 +70,22 @@ class EventsReactor : public grpc::ServerWriteReactor<ext::Event> {
     std::shared_ptr<HeldCall<EventsReactor>> call_;
 };
 
+// Answers when all is written and unmounted; the answer on its way, the VM goes.
+class PowerOffReactor : public ServerUnaryReactor {
+ public:
+    PowerOffReactor(EventLoop& loop, VmPower& power) : loop_(loop), power_(power) {
+        loop_.post([this] { power_.prepare([this] { Finish(Status::OK); }); });
+    }
+    void OnDone() override {
+        loop_.post([&power = power_] { power.shutDown(); });
+        delete this;
+    }
+
+ private:
+    EventLoop& loop_;
+    VmPower& power_;
+};
+
 }  // namespace
 
 ServerUnaryReactor* ExtensionService::Version(CallbackServerContext* context,
@@ -78,6 +96,7 @@ ServerUnaryReactor* ExtensionService::Version(CallbackServerContext* context,
                                 "processes", "seccomp", "update"}) {
         response->add_features(feature);
     }
+    if (parts_.power != nullptr) response->add_features("vm");
     parts_.activity.touch();
     ServerUnaryReactor* reactor = context->DefaultReactor();
     reactor->Finish(Status::OK);
@@ -142,6 +161,17 @@ ServerUnaryReactor* ExtensionService::Update(CallbackServerContext* context,
                                              ext::UpdateResponse*) {
     return onLoop(context, [this, id = request->container_id(), resources = request->resources()](
                                auto finish) { finish(parts_.agent.update(id, resources)); });
+}
+
+ServerUnaryReactor* ExtensionService::PowerOff(CallbackServerContext* context,
+                                               const ext::PowerOffRequest*,
+                                               ext::PowerOffResponse*) {
+    if (parts_.power == nullptr) {
+        ServerUnaryReactor* reactor = context->DefaultReactor();
+        reactor->Finish(Status(StatusCode::UNIMPLEMENTED, "powerOff: this is no VM"));
+        return reactor;
+    }
+    return new PowerOffReactor(parts_.loop, *parts_.power);  // deletes itself in OnDone
 }
 
 grpc::ServerWriteReactor<ext::Event>* ExtensionService::Events(CallbackServerContext*,

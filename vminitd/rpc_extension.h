@@ -32,6 +32,9 @@ class ExtensionService : public ext::SandboxExtension::CallbackService {
                                ext::ResumeResponse* response) override;
     ServerUnaryReactor* Update(CallbackServerContext* context, const ext::UpdateRequest* request,
                                ext::UpdateResponse* response) override;
+    ServerUnaryReactor* PowerOff(CallbackServerContext* context,
+                                 const ext::PowerOffRequest* request,
+                                 ext::PowerOffResponse* response) override;
     grpc::ServerWriteReactor<ext::Event>* Events(CallbackServerContext* context,
                                                  const ext::EventsRequest* request) override;
 

@@ -109,7 +109,7 @@ Result<> checkProxyId(const std::string& id) {
 ServerUnaryReactor* ContextService::ProxyVsock(CallbackServerContext* context,
                                                const wire::ProxyVsockRequest* request,
                                                wire::ProxyVsockResponse*) {
-    if (!state_.proxies) return answer(context, refusedInLocalSandbox("proxyVsock"));
+    if (!state_.proxies) return answer(context, refusedWithoutHost("proxyVsock"));
     const auto valid = checkProxyId(request->id());
     if (!valid) return answer(context, systemStatus("proxyVsock", valid.error()));
     auto path = pathOf(request->guestpath());
@@ -137,7 +137,7 @@ ServerUnaryReactor* ContextService::ProxyVsock(CallbackServerContext* context,
 ServerUnaryReactor* ContextService::StopVsockProxy(CallbackServerContext* context,
                                                    const wire::StopVsockProxyRequest* request,
                                                    wire::StopVsockProxyResponse*) {
-    if (!state_.proxies) return answer(context, refusedInLocalSandbox("stopVsockProxy"));
+    if (!state_.proxies) return answer(context, refusedWithoutHost("stopVsockProxy"));
     return onLoop(context, [proxies = state_.proxies, id = request->id()](auto finish) {
         proxies->stop(id, [finish](const Result<>& stopped) {
             finish(systemStatus("stopVsockProxy", stopped));

@@ -17,6 +17,8 @@
 
 namespace arca::vminitd {
 
+class VmPower;
+
 class RpcServer {
  public:
     struct Parts {
@@ -24,9 +26,13 @@ class RpcServer {
         Agent& agent;
         Environment& environment;
         Activity& activity;
-        // How the host is reached, in a sandbox with a kernel of its own. Null in the local
-        // sandbox: then all that would change the machine, or needs a port of the host, is refused.
+        VmPower* power = nullptr;  // null: there is no VM to switch off
+        // How the host's ports are reached. Null in the local sandbox: then what needs one is
+        // refused.
         base::Transport* host = nullptr;
+        // The agent is the first process of a VM. False: what would change the machine (mounts,
+        // network, sysctls, time, signals to any process) is refused, as it would be somebody's.
+        bool owns_machine = false;
         // Holds <id>/rootfs of each container (vminitd/guest_path.h).
         std::string containers = "/run/container";
     };

@@ -30,14 +30,14 @@ using nlohmann::json;
 // Gives out played bodies.
 class FakeBodies : public BodySource {
  public:
-    void acquire(const BodyKey&, std::function<void(base::Result<Body>)> ready) override {
+    void acquire(const BodyRequest&, std::function<void(base::Result<Body>)> ready) override {
         if (none) {
             return ready(base::fail(base::Code::kFailedPrecondition, "no process was attached"));
         }
         auto pair = base::socketPair(SOCK_SEQPACKET);
         last = std::make_shared<FakeBody>(behaviour, std::move(pair->second));
         all.push_back(last);
-        ready(Body{std::move(pair->first), base::UniqueFd(), nullptr});
+        ready(Body{std::move(pair->first), base::UniqueFd(), nullptr, nullptr});
     }
     bool none = false;
     FakeBehaviour behaviour;

@@ -1,0 +1,313 @@
+"""One VM with arca-vsock, for tests of the guest: QEMU (q35, TCG), a kernel, an initramfs or a disk as its root.
+
+    kernel = guest_kernel.prepare(guest_kernel.CONTAINER)
+    with Machine(kernel, guest_image(kernel, folder)) as vm:
+        vm.wait_agent()             # or start() and dial() by hand
+        stream = vm.dial(1024)      # a stream to a port of the guest
+        listener = vm.listen(5000)  # what the guest dials at CID 2, port 5000; the listener's accept() gives streams
+        vm.console_text()
+
+ARCA_BIN names the folder with vminitd, vmexec and arca-vsock (default: the release build of this checkout). Needs
+qemu-system-x86. Everything that a machine starts ends with stop() and with this process.
+"""
+
+import contextlib
+import ctypes
+import json
+import os
+import pathlib
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+HERE = pathlib.Path(__file__).resolve().parent
+TOP = HERE.parent.parent
+sys.path.insert(0, str(TOP / "vsock"))
+
+import guest_kernel  # noqa: E402  (found through the line above)
+
+BIN = pathlib.Path(os.environ.get("ARCA_BIN") or TOP / "build" / "release" / "bin")
+BUILD_IMAGE = TOP / "vminitd" / "image" / "build-image"
+QEMU = "qemu-system-x86_64"
+VIRTIOFSD = "/usr/lib/qemu/virtiofsd"
+BUSYBOX = "/bin/busybox"
+
+AGENT_PORT = 1024
+FIRST_STDIO_PORT = 0x10000000
+BOOT_SECONDS = 120  # a loaded machine takes 10
+SECONDS = 60        # no single exchange comes near it
+
+PR_SET_PDEATHSIG = 1
+LIBC = ctypes.CDLL(None)
+
+
+def die_with_parent():
+    """In a child before exec: a test run that is killed leaves no VM behind."""
+    LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def missing_programs():
+    """What these tests need and this machine has not, as a list of words."""
+    wanted = [BIN / "vminitd", BIN / "vmexec", BIN / "arca-vsock", QEMU, BUSYBOX]
+    return [str(program) for program in wanted if shutil.which(str(program)) is None]
+
+
+def until(condition, what, seconds=SECONDS):
+    """Waits until `condition()` is true and returns its value; `what` names it in the error."""
+    deadline = time.monotonic() + seconds
+    while True:
+        value = condition()
+        if value:
+            return value
+        if time.monotonic() > deadline:
+            raise AssertionError(f"within {seconds} s this did not happen: {what}")
+        time.sleep(0.005)
+
+
+def guest_image(kernel, folder, *extra, form="cpio", name="guest.img", vminitd=None):
+    """Builds the guest's image in `folder` and gives its path; `extra` are more arguments of build-image."""
+    folder = pathlib.Path(folder)
+    output = folder / name
+    command = [str(BUILD_IMAGE), "--vminitd", str(vminitd or BIN / "vminitd"), "--vmexec", str(BIN / "vmexec"),
+               "--output", str(output), "--format", form, *map(str, extra)]
+    with tempfile.TemporaryDirectory(dir=folder) as modules:
+        if kernel.modules:
+            for module in kernel.modules:
+                os.symlink(module, os.path.join(modules, module.name))
+            order = "".join(module.name + "\n" for module in kernel.modules)
+            pathlib.Path(modules, "load-order").write_text(order, encoding="ascii")
+            command += ["--modules", modules]
+        subprocess.run(command, stdin=subprocess.DEVNULL, check=True)
+    return output
+
+
+def busybox_rootfs(folder):
+    """A root file system with busybox and its applets as links; gives its path."""
+    root = pathlib.Path(folder)
+    for name in ("bin", "dev", "etc", "proc", "sys", "tmp"):
+        (root / name).mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(BUSYBOX, root / "bin" / "busybox")
+    (root / "bin" / "busybox").chmod(0o755)
+    applets = subprocess.run([BUSYBOX, "--list"], capture_output=True, text=True, check=True).stdout.split()
+    for applet in applets:
+        if applet != "busybox":
+            (root / "bin" / applet).symlink_to("busybox")
+    (root / "etc" / "passwd").write_text("root:x:0:0:root:/root:/bin/sh\n", encoding="ascii")
+    (root / "etc" / "group").write_text("root:x:0:\n", encoding="ascii")
+    return root
+
+
+def ext4_image(tree, path, mebibytes=32):
+    """An ext4 disk image with the content of the folder `tree`."""
+    subprocess.run(["mke2fs", "-q", "-t", "ext4", "-d", str(tree), "-E", "root_owner=0:0", str(path),
+                    f"{mebibytes}M"], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, check=True)
+    return pathlib.Path(path)
+
+
+class Machine:
+    """A VM that is described here and runs from start() to stop().
+
+    initrd   the root's image when it is an initramfs; None: `append` has to say where the root is
+    share    a folder of this host; the guest mounts it with virtiofs, tag "share"
+    disks    paths of raw images (or (path, "ro")): /dev/vda, /dev/vdb, ... in the guest
+    folder   where sockets and the console's log go; None: a folder of its own, removed by stop()
+    """
+
+    def __init__(self, kernel, initrd, memory_mib=512, cpus=1, append="", share=None, disks=(), folder=None, cid=3,
+                 share_tag="share", qemu_arguments=()):
+        self.kernel, self.initrd, self.append = kernel, initrd, append
+        self.memory_mib, self.cpus, self.cid = memory_mib, cpus, cid
+        self.share, self.share_tag, self.disks = share, share_tag, disks
+        self.qemu_arguments = list(qemu_arguments)
+        self.own_folder = folder is None
+        self.folder = pathlib.Path(folder or tempfile.mkdtemp(prefix="arca-vm-"))
+        self.base = str(self.folder / "vsock.sock")  # of the hybrid vsock: hvsock://<base>
+        self.console = self.folder / "console.log"
+        self.qemu = self.vsock = self.virtiofsd = None
+        self.started_at = None  # time.monotonic() just before QEMU was executed
+        self.next_port = FIRST_STDIO_PORT
+        self.port_lock = threading.Lock()
+
+    def __enter__(self):
+        try:
+            return self.start()
+        except BaseException:
+            self.stop()
+            raise
+
+    def __exit__(self, *_):
+        self.stop()
+
+    # ---- its life ----
+
+    def start(self):
+        self._start_vsock()
+        if self.share is not None:
+            self._start_virtiofsd()
+        command = self._qemu_command()
+        self.started_at = time.monotonic()
+        with open(self.folder / "qemu.log", "wb") as log:
+            self.qemu = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                                         preexec_fn=die_with_parent)
+        return self
+
+    def stop(self):
+        """Ends the VM at once, and everything around it. May be called again."""
+        for process in (self.qemu, self.virtiofsd, self.vsock):
+            if process is None:
+                continue
+            if process.poll() is None:
+                process.kill()
+            process.wait(SECONDS)
+        if self.own_folder:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    def wait_off(self, seconds=SECONDS):
+        """Waits until QEMU has ended by itself (the guest has powered off); gives its exit code."""
+        return self.qemu.wait(seconds)
+
+    def _start_vsock(self):
+        ready, ready_inside = os.pipe()
+        with open(ready, "rb") as ready_file:
+            try:
+                self.vsock = subprocess.Popen(
+                    [str(BIN / "arca-vsock"), "--vhost-user", str(self.folder / "vhost-user.sock"),
+                     "--base", self.base, "--cid", str(self.cid), "--log", str(self.folder / "arca-vsock.log"),
+                     "--ready-fd", str(ready_inside)],
+                    pass_fds=[ready_inside], stdin=subprocess.DEVNULL, preexec_fn=die_with_parent)
+            finally:
+                os.close(ready_inside)
+            if ready_file.read() != b"\n":
+                raise AssertionError(f"arca-vsock did not start, exit code {self.vsock.wait(SECONDS)}")
+
+    def _start_virtiofsd(self):
+        path = self.folder / "virtiofs.sock"
+        with open(self.folder / "virtiofsd.log", "wb") as log:
+            self.virtiofsd = subprocess.Popen(
+                [VIRTIOFSD, f"--socket-path={path}", "-o", f"source={self.share}", "-o", "cache=auto"],
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, preexec_fn=die_with_parent)
+        until(path.exists, "virtiofsd listens")
+
+    def _qemu_command(self):
+        size = f"{self.memory_mib}M"
+        command = [QEMU, "-M", "q35,memory-backend=mem", "-accel", "tcg", "-cpu", "max", "-smp", str(self.cpus),
+                   "-m", size, "-object", f"memory-backend-memfd,id=mem,size={size},share=on",
+                   "-nodefaults", "-no-user-config", "-nographic", "-no-reboot",
+                   "-chardev", f"socket,id=vsock,path={self.folder / 'vhost-user.sock'}",
+                   "-device", "vhost-user-vsock-pci,chardev=vsock",
+                   "-serial", f"file:{self.console}",
+                   "-qmp", f"unix:{self.folder / 'qmp.sock'},server=on,wait=off",
+                   "-kernel", str(self.kernel.image)]
+        append = "console=ttyS0 quiet panic=-1"
+        if self.initrd is not None:
+            command += ["-initrd", str(self.initrd)]
+        for number, disk in enumerate(self.disks):
+            path, mode = disk if isinstance(disk, tuple) else (disk, "rw")
+            only = "on" if mode == "ro" else "off"
+            command += ["-drive", f"id=disk{number},if=none,format=raw,file={path},readonly={only}",
+                        "-device", f"virtio-blk-pci,drive=disk{number}"]
+        if self.share is not None:
+            command += ["-chardev", f"socket,id=share,path={self.folder / 'virtiofs.sock'}",
+                        "-device", f"vhost-user-fs-pci,chardev=share,tag={self.share_tag}"]
+        return command + self.qemu_arguments + ["-append", f"{append} {self.append}".strip()]
+
+    # ---- talking to it ----
+
+    def console_text(self):
+        with contextlib.suppress(FileNotFoundError):
+            return self.console.read_text(encoding="utf-8", errors="replace")
+        return ""
+
+    def dial(self, port=AGENT_PORT, seconds=SECONDS):
+        """A stream to a port of the guest. ConnectionResetError when nobody listens there."""
+        stream = socket.socket(socket.AF_UNIX)
+        stream.settimeout(seconds)
+        try:
+            stream.connect(self.base)
+            stream.sendall(b"CONNECT %d\n" % port)
+            line = b""
+            while not line.endswith(b"\n"):
+                byte = stream.recv(1)
+                if not byte:
+                    raise ConnectionResetError(f"port {port}: closed after {line!r}")
+                line += byte
+            word, number = line.split()
+            if word != b"OK" or int(number) < 0:
+                raise AssertionError(f"handshake: {line!r}")
+        except BaseException:
+            stream.close()
+            raise
+        return stream
+
+    def listen(self, port, backlog=128):
+        """Listens for the guest's connections to the host's `port`; accept() gives the stream and a name."""
+        listener = socket.socket(socket.AF_UNIX)
+        listener.settimeout(SECONDS)
+        path = f"{self.base}_{port}"
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+        listener.bind(path)
+        listener.listen(backlog)
+        return listener
+
+    def new_port(self):
+        """A port of the host that no one has used yet, as hosts count them for stdio."""
+        with self.port_lock:
+            self.next_port += 1
+            return self.next_port - 1
+
+    def wait_agent(self, seconds=BOOT_SECONDS):
+        """Waits until the agent's port is open; gives the seconds from the start of QEMU."""
+        def answers():
+            if self.qemu.poll() is not None:
+                raise AssertionError(f"QEMU ended with {self.qemu.returncode}: {self.console_text()}"
+                                     + (self.folder / "qemu.log").read_text(errors="replace"))
+            try:
+                self.dial(AGENT_PORT, 5).close()
+                return True
+            except OSError:
+                return False
+        try:
+            until(answers, "the agent's port is open", seconds)
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{self.console_text()}") from error
+        return time.monotonic() - self.started_at
+
+    def monitor(self, *commands):
+        """Sends QMP commands such as "stop", "cont", "system_powerdown"."""
+        with socket.socket(socket.AF_UNIX) as monitor:
+            monitor.settimeout(SECONDS)
+            monitor.connect(str(self.folder / "qmp.sock"))
+            lines = monitor.makefile("rw", encoding="utf-8")
+            lines.readline()
+            for command in ("qmp_capabilities", *commands):
+                request = command if isinstance(command, dict) else {"execute": command}
+                lines.write(json.dumps(request) + "\n")
+                lines.flush()
+                while "return" not in (answer := json.loads(lines.readline())):
+                    if "error" in answer:
+                        raise AssertionError(f"{command}: {answer}")
+
+
+def read_all(stream):
+    """Everything up to the end of a stream."""
+    parts = []
+    while part := stream.recv(1 << 18):
+        parts.append(part)
+    return b"".join(parts)
+
+
+def read_exactly(stream, count):
+    parts = []
+    while count > 0:
+        part = stream.recv(min(count, 1 << 18))
+        if not part:
+            raise AssertionError(f"the stream ended {count} bytes early")
+        parts.append(part)
+        count -= len(part)
+    return b"".join(parts)

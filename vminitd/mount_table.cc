@@ -1,0 +1,63 @@
+#include "vminitd/mount_table.h"
+
+#include <sys/mount.h>
+
+#include <algorithm>
+#include <cerrno>
+
+#include "base/files.h"
+#include "base/strings.h"
+
+namespace arca::vminitd {
+
+using base::failErrno;
+using base::Result;
+
+namespace {
+
+constexpr size_t kMaxMountInfoBytes = size_t{64} << 20U;
+
+// Undoes the octal escapes of spaces and the like.
+std::string unescape(std::string_view text) {
+    constexpr size_t kEscape = 4;  // "\040"
+    std::string out;
+    while (!text.empty()) {
+        const auto code = text.front() == '\\' && text.size() >= kEscape
+                              ? base::parseNumber<unsigned>(text.substr(1, kEscape - 1), 8)
+                              : std::nullopt;
+        out += code ? static_cast<char>(*code) : text.front();
+        text.remove_prefix(code ? kEscape : 1);
+    }
+    return out;
+}
+
+}  // namespace
+
+std::vector<std::string> parseMountPoints(std::string_view mountinfo) {
+    constexpr size_t kMountPoint = 4;
+    std::vector<std::string> out;
+    for (const std::string_view line : base::split(mountinfo, '\n')) {
+        const auto fields = base::split(line, ' ');
+        if (fields.size() > kMountPoint) out.push_back(unescape(fields[kMountPoint]));
+    }
+    return out;
+}
+
+Result<std::vector<std::string>> mountPoints() {
+    ARCA_TRY(const std::string text, base::readFile("/proc/self/mountinfo", kMaxMountInfoBytes));
+    return parseMountPoints(text);
+}
+
+Result<> unmountAllBelow(const std::string& path) {
+    ARCA_TRY(std::vector<std::string> points, mountPoints());
+    std::reverse(points.begin(), points.end());
+    for (const std::string& point : points) {
+        if (point != path && point.rfind(path + "/", 0) != 0) continue;
+        if (::umount2(point.c_str(), UMOUNT_NOFOLLOW) == 0) continue;
+        // EINVAL: gone already, with what it was mounted on.
+        if (errno != EINVAL && errno != ENOENT) return failErrno("umount " + point);
+    }
+    return {};
+}
+
+}  // namespace arca::vminitd

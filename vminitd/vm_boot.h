@@ -1,0 +1,27 @@
+// What has to be done once, when the agent is the first process of a VM.
+//
+// Both kinds of root work: an initramfs, and a disk or share that the kernel has mounted read-only
+// (then everything writable lies on tmpfs). Source: the guest protocol, "Boot, CLI, pods".
+#pragma once
+
+#include <string>
+
+#include "base/result.h"
+
+namespace arca::vminitd {
+
+inline constexpr char kVmStateRoot[] = "/run/container";
+inline constexpr char kVmModules[] = "/lib/modules/arca";
+
+// First of all, before anything is mounted or opened: makes the root one that can be left by
+// pivot_root(2), which an initramfs is not, and mounts /proc, /dev, /sys, /run and cgroup2.
+base::Result<> bootMounts();
+
+// Limits, protection from the OOM killer, and the agent's own cgroup. What cannot be had is logged.
+void bootLimits();
+
+// Whether something of the file system type `magic` (statfs(2)) can only be a kernel's initial
+// root, from which nothing can be pivoted.
+bool isInitialRoot(unsigned long magic);
+
+}  // namespace arca::vminitd
