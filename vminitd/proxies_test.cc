@@ -1,6 +1,7 @@
 // Worker threads, and the proxies that use them.
 #include "vminitd/proxies.h"
 
+#include <signal.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -99,6 +100,7 @@ namespace {
 
 struct ProxyFixture {
     ProxyFixture() : loop(std::move(*base::EventLoop::make())) {
+        (void)::signal(SIGPIPE, SIG_IGN);  // of the tests' own writes
         transport = std::move(*base::openTransport("unix://" + host.path()));
         proxies = std::make_shared<Proxies>(*loop, *transport, pool);
         thread = std::thread([this] { loop->run(); });

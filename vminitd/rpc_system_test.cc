@@ -2,6 +2,7 @@
 // sockets as the host. What changes a machine is not offered here; its own tests are in namespaces.
 #include <fcntl.h>
 #include <grpcpp/grpcpp.h>
+#include <signal.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -28,13 +29,14 @@ using namespace std::chrono_literals;
 
 class NoBodies : public BodySource {
  public:
-    void acquire(const BodyKey&, std::function<void(base::Result<Body>)> ready) override {
+    void acquire(const BodyRequest&, std::function<void(base::Result<Body>)> ready) override {
         ready(base::fail(base::Code::kFailedPrecondition, "there are none"));
     }
 };
 
 struct SystemSandbox {
     explicit SystemSandbox(bool with_host = true) {
+        (void)::signal(SIGPIPE, SIG_IGN);  // of the tests' own writes
         cgroup_fs.dirs = {"/cg"};
         (void)cgroup_fs.makeDir("/cg/freezer");
         cgroups = std::move(*makeCgroupManager({{"freezer", "/cg/freezer", "/"}}, cgroup_fs));
@@ -363,9 +365,9 @@ BOOST_AUTO_TEST_SUITE_END()
 BOOST_FIXTURE_TEST_SUITE(rpc_system_without_a_vm, LocalSandbox)
 
 BOOST_AUTO_TEST_CASE(what_would_change_the_host_is_refused) {
-    const auto refused = [](const grpc::Status& status, const char* rpc) {
+    const auto refused = [](const grpc::Status& status, const char* name) {
         checkCode(status, StatusCode::UNIMPLEMENTED,
-                  std::string(rpc) + ": not offered in a local sandbox");
+                  std::string(name) + ": not offered in a local sandbox");
     };
     refused(call(&Stub::Mount, api::MountRequest()), "mount");
     refused(call(&Stub::Umount, api::UmountRequest()), "umount");

@@ -67,7 +67,7 @@ class InVm(unittest.TestCase):
     def setUpClass(cls):
         cls.vm = cls.enterClassContext(Machine(
             World.kernel, World.image, share=World.share, disks=[World.folder / "first", World.folder / "second"],
-            qemu_arguments=["-device", "pcie-root-port,id=slot,chassis=1",
+            qemu_arguments=["-device", "pcie-root-port,id=plug,chassis=1",
                             "-netdev", "user,id=net0,restrict=on", "-device", "virtio-net-pci,netdev=net0"]))
         cls.vm.wait_agent()
         cls.agent = cls.enterClassContext(Agent(cls.vm)).wait_ready()
@@ -357,7 +357,7 @@ class Mounts(InVm):
         waiting = self.later("Mount", type="ext4", source="/dev/vdc", destination=path)
         self.vm.monitor({"execute": "blockdev-add", "arguments": {
             "driver": "raw", "node-name": "late", "file": {"driver": "file", "filename": str(World.folder / "late")}}},
-            {"execute": "device_add", "arguments": {"driver": "virtio-blk-pci", "drive": "late", "bus": "slot",
+            {"execute": "device_add", "arguments": {"driver": "virtio-blk-pci", "drive": "late", "bus": "plug",
                                                     "id": "late"}})
         waiting.result(SECONDS)
         self.addCleanup(self.call, "Umount", path=path)
