@@ -26,7 +26,11 @@ ServerUnaryReactor* ContextService::onWorker(CallbackServerContext* context, Wor
 ServerUnaryReactor* ContextService::onMachine(CallbackServerContext* context, Workers& workers,
                                               const char* rpc, std::function<Status()> work) {
     if (!parts_.owns_machine) return answer(context, refusedOutsideVm(rpc));
-    return onWorker(context, workers, std::move(work));
+    return onWorker(context, workers, [this, work = std::move(work)] {
+        // A file system, a link or binfmt_misc may come with a module.
+        if (parts_.wait_for_drivers) parts_.wait_for_drivers();
+        return work();
+    });
 }
 
 ServerUnaryReactor* ContextService::answer(CallbackServerContext* context, Status status) {

@@ -5,6 +5,7 @@
 // files are the only part of the agent that knows gRPC.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -33,6 +34,8 @@ class RpcServer {
         // The agent is the first process of a VM. False: what would change the machine (mounts,
         // network, sysctls, time, signals to any process) is refused, as it would be somebody's.
         bool owns_machine = false;
+        // Returns once the machine's drivers are loaded, for calls that use one. Worker threads.
+        std::function<void()> wait_for_drivers{};
         // Holds <id>/rootfs of each container (vminitd/guest_path.h).
         std::string containers = "/run/container";
     };

@@ -215,6 +215,7 @@ Result<> runVmAgent(const VmOptions& options) {
                    .power = first ? &power : nullptr,
                    .host = transport.get(),
                    .owns_machine = first,
+                   .wait_for_drivers = [&modules] { modules.waitLoaded(); },
                    .containers = options.state_root});
     Acceptor acceptor(*loop, rpc, std::move(listener));
     ARCA_CHECK(acceptor.start());

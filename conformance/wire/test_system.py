@@ -31,8 +31,8 @@ from guest import Guest, image_arguments  # noqa: E402
 from machine import SECONDS, Machine, ext4_image, guest_image, guest_kernel, read_all, read_exactly  # noqa: E402
 
 FAILURE = grpc.StatusCode
-EMULATOR = {"binary_path": "/run/rosetta/rosetta", "name": "x86_64", "type": "M", "flags": "CF",
-            "magic": r"\x7fELF\x02\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00\x3e\x00",
+EMULATOR = {"binary_path": "/run/rosetta/rosetta", "name": "aarch64", "type": "M", "flags": "CF",
+            "magic": r"\x7fELF\x02\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00\xb7\x00",
             "mask": r"\xff\xff\xff\xff\xff\xff\xff\x00\xff\xff\xff\xff\xff\xff\xff\xff\xfe\xff\xff\xff"}
 
 
@@ -68,7 +68,7 @@ class InVm(unittest.TestCase):
         cls.vm = cls.enterClassContext(Machine(
             World.kernel, World.image, share=World.share, disks=[World.folder / "first", World.folder / "second"],
             qemu_arguments=["-device", "pcie-root-port,id=plug,chassis=1",
-                            "-netdev", "user,id=net0,restrict=on", "-device", "virtio-net-pci,netdev=net0"]))
+                            "-netdev", "user,id=net0,restrict=on", "-device", "virtio-net-pci,netdev=net0,romfile="]))
         cls.vm.wait_agent()
         cls.agent = cls.enterClassContext(Agent(cls.vm)).wait_ready()
         cls.guest = Guest(cls.vm, cls.agent)
@@ -216,6 +216,7 @@ class Files(InVm):
                 self.call("Stat", path=f"{rootfs}/{link}/victim")
             with self.refused(FAILURE.NOT_FOUND):
                 self.copy_out(f"{rootfs}/{link}/victim")
+        for link in ("out", "up"):
             self.write(f"{rootfs}/{link}/victim", b"theirs")  # makes <rootfs>/run, the link's target as the image sees it
             self.copy_in(f"{rootfs}/{link}/victim", b"theirs too", create_parents=True)
         self.assertEqual(self.text("/run/victim"), "mine")
@@ -457,11 +458,14 @@ class KernelAndNetwork(InVm):
                 self.call("SetTime", sec=sec, usec=usec)
 
     def test_emulator(self):
+        with self.refused(FAILURE.INTERNAL, "register aarch64 with binfmt_misc: no such file"):  # flag F: opened at once
+            self.call("SetupEmulator", **EMULATOR)
+        self.write(EMULATOR["binary_path"], b"#!", mode=0o755)
         self.call("SetupEmulator", **EMULATOR)
-        text = self.text("/proc/sys/fs/binfmt_misc/x86_64")
+        text = self.text("/proc/sys/fs/binfmt_misc/aarch64")
         self.assertIn("interpreter /run/rosetta/rosetta\n", text)
         self.assertIn("magic 7f454c460201", text)
-        with self.refused(FAILURE.INTERNAL, "register x86_64 with binfmt_misc: file exists"):
+        with self.refused(FAILURE.INTERNAL, "register aarch64 with binfmt_misc: file exists"):
             self.call("SetupEmulator", **EMULATOR)
         for part, value in (("name", "a/b"), ("type", "Q"), ("magic", "a:b"), ("flags", "Z"), ("binary_path", "x")):
             with self.refused(FAILURE.INVALID_ARGUMENT, part):
