@@ -201,11 +201,12 @@ class Process:
         _ = self.context
         return self.agent.channel
 
-    def create(self, spec, **options):
+    def create(self, spec, unread=False, **options):
+        """CreateProcess with its streams; their output is gathered, or with `unread` left in .sockets."""
         self.create_process(spec, **options)
         self.accept([name for name in self.streams if not (self.terminal and name == "stderr")])
         for name in ("stdout", "stderr"):
-            if name in self.sockets and not options.get("unread"):
+            if name in self.sockets and not unread:
                 self.outputs[name] = Output(self.sockets[name])
         return self
 
