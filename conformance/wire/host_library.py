@@ -13,6 +13,7 @@ for each process, ports that count up, listeners before CreateProcess, Umount of
 """
 
 import contextlib
+import copy
 import json
 import pathlib
 import socket
@@ -71,7 +72,13 @@ def container_spec(identity, process, root, **changes):
             "uidMappings": [], "gidMappings": [], "devices": [],
         },
     }
-    for path, value in changes.items():  # linux__resources={...} replaces spec["linux"]["resources"]
+    return changed(spec, **changes)
+
+
+def changed(spec, **changes):
+    """The specification with linux__resources={...} in place of ["linux"]["resources"], without what is None."""
+    spec = copy.deepcopy(spec)
+    for path, value in changes.items():
         *parents, last = path.split("__")
         where = spec
         for parent in parents:
@@ -265,12 +272,13 @@ class Process:
 class Container(Process):
     """A container, which is its init."""
 
-    def __init__(self, host, identity, args, rootfs, streams=(), terminal=False, process=None, **changes):
+    def __init__(self, host, identity, args, rootfs, streams=(), terminal=False, process=None, more_mounts=(), **changes):
         super().__init__(host, identity, identity, streams, terminal)
         self.root = f"/run/container/{identity}/rootfs"
         self.rootfs, self.mounted = rootfs, False
         self.process = process_spec(args, terminal, **(process or {}))
         self.spec = container_spec(identity, self.process, self.root, **changes)
+        self.spec["mounts"] += more_mounts
         self.execs, self.stopped = [], False
 
     def mount_root(self):

@@ -210,12 +210,8 @@ class ContainerInit(WireCase):
     """The agent's own program as a container's init: bound to /.cz-init."""
 
     def shim(self, *args, **options):
-        box = self.box("/.cz-init", "--", *args, **options)
         bind = {"type": "none", "source": "/sbin/vminitd", "destination": "/.cz-init", "options": ["bind", "ro"]}
-        box.spec["mounts"] = [*box.spec["mounts"], bind]
-        box.create()
-        box.start()
-        return box
+        return self.running("/.cz-init", "--", *args, more_mounts=[bind], **options)
 
     def test_it_gives_the_programs_code(self):
         self.assertEqual(self.shim("sh", "-c", "exit 33").wait(), 33)
