@@ -7,6 +7,13 @@ find_package(tl-expected REQUIRED)
 pkg_check_modules(SECCOMP REQUIRED libseccomp)
 pkg_check_modules(NGHTTP2 REQUIRED libnghttp2)
 pkg_check_modules(LIBCAP REQUIRED libcap)
+pkg_check_modules(NL_ROUTE REQUIRED libnl-route-3.0)
+pkg_check_modules(LIBARCHIVE REQUIRED libarchive)
+# Statically only what pax and gzip need gets in: the other formats' libraries are not linked, and need not be there.
+set(ARCA_ARCHIVE_LIBRARIES ${LIBARCHIVE_LIBRARIES})
+if(ARCA_STATIC)
+    list(APPEND ARCA_ARCHIVE_LIBRARIES z)
+endif()
 pkg_check_modules(GRPCPP REQUIRED grpc++_unsecure)
 
 add_library(arca_flags INTERFACE)

@@ -16,11 +16,18 @@
 
 namespace arca::vmexec {
 
+using base::attachMount;
+using base::cloneTree;
 using base::Code;
+using base::Depth;
 using base::fail;
 using base::failErrno;
+using base::makeFilesystem;
+using base::MountAttributes;
 using base::Result;
+using base::setMountAttributes;
 using base::UniqueFd;
+using spec::MountOptions;
 
 namespace {
 

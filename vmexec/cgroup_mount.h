@@ -7,13 +7,13 @@
 #pragma once
 
 #include "base/result.h"
+#include "spec/mount_options.h"
 #include "spec/spec.h"
-#include "vmexec/mount_options.h"
 #include "vmexec/mounts.h"
 
 namespace arca::vmexec {
 
 base::Result<> mountCgroups(MountContext& context, const spec::Mount& mount,
-                            const MountOptions& options);
+                            const spec::MountOptions& options);
 
 }  // namespace arca::vmexec

@@ -13,8 +13,8 @@
 #include <limits>
 
 #include "base/files.h"
+#include "base/mount_api.h"
 #include "base/strings.h"
-#include "vmexec/mount_api.h"
 
 #ifndef TIOCGPTPEER
 #define TIOCGPTPEER _IO('T', 0x41)
@@ -25,7 +25,10 @@
 
 namespace arca::vmexec {
 
+using base::attachMount;
+using base::cloneTree;
 using base::Code;
+using base::Depth;
 using base::fail;
 using base::failErrno;
 using base::Result;

@@ -11,12 +11,15 @@
 #include <string>
 
 #include "base/files.h"
+#include "base/mount_api.h"
 #include "base/strings.h"
-#include "vmexec/mount_api.h"
 
 namespace arca::vmexec {
 
+using base::attachMount;
+using base::cloneTree;
 using base::Code;
+using base::Depth;
 using base::fail;
 using base::failErrno;
 using base::Result;

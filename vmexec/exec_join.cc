@@ -10,12 +10,12 @@
 #include <string>
 
 #include "base/files.h"
+#include "base/mount_api.h"
 #include "base/process.h"
 #include "vmexec/console.h"
 #include "vmexec/credentials.h"
 #include "vmexec/keyring.h"
 #include "vmexec/launch.h"
-#include "vmexec/mount_api.h"
 #include "vmexec/namespaces.h"
 #include "vmexec/process_scheduling.h"
 #include "vmexec/signals.h"
@@ -24,6 +24,7 @@ namespace arca::vmexec {
 
 using base::fail;
 using base::failErrno;
+using base::mountIdOf;
 using base::Result;
 using base::UniqueFd;
 using proto::BodyMessage;

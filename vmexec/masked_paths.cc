@@ -7,15 +7,20 @@
 #include <cerrno>
 
 #include "base/files.h"
+#include "base/mount_api.h"
 #include "base/strings.h"
 #include "vmexec/device_nodes.h"
-#include "vmexec/mount_api.h"
 
 namespace arca::vmexec {
 
+using base::attachMount;
+using base::cloneTree;
+using base::Depth;
 using base::fail;
 using base::failErrno;
+using base::makeFilesystem;
 using base::Result;
+using base::setMountAttributes;
 using base::UniqueFd;
 
 namespace {

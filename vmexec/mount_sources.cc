@@ -3,17 +3,23 @@
 #include <fcntl.h>
 #include <sys/mount.h>
 
+#include "base/mount_api.h"
 #include "base/strings.h"
+#include "spec/mount_options.h"
 #include "vmexec/id_maps.h"
-#include "vmexec/mount_api.h"
-#include "vmexec/mount_options.h"
 
 namespace arca::vmexec {
 
+using base::cloneTree;
 using base::Code;
+using base::Depth;
 using base::fail;
 using base::Result;
+using base::setMountAttributes;
 using base::UniqueFd;
+using spec::IdmapOption;
+using spec::MountOptions;
+using spec::parseMountOptions;
 
 namespace {
 

@@ -20,11 +20,23 @@
 
 namespace arca::vmexec {
 
+using base::attachMount;
+using base::classicFlags;
+using base::cloneTree;
 using base::Code;
+using base::Depth;
 using base::fail;
 using base::failErrno;
+using base::FilesystemRequest;
+using base::makeFilesystem;
+using base::MountAttributes;
+using base::mountClassic;
 using base::Result;
+using base::setMountAttributes;
 using base::UniqueFd;
+using spec::MountOptions;
+using spec::parseMountOptions;
+using spec::PropagationChange;
 
 namespace {
 

@@ -4,12 +4,12 @@
 
 #include <vector>
 
+#include "base/mount_api.h"
 #include "base/result.h"
 #include "base/unique_fd.h"
+#include "spec/mount_options.h"
 #include "spec/plan.h"
 #include "vmexec/channel.h"
-#include "vmexec/mount_api.h"
-#include "vmexec/mount_options.h"
 #include "vmexec/mount_sources.h"
 
 namespace arca::vmexec {
@@ -25,7 +25,7 @@ struct MountContext {
     // What becomes read-only once everything inside is made.
     struct Sealed {
         base::UniqueFd mount;
-        Depth depth;
+        base::Depth depth;
     };
     std::vector<Sealed> read_only_last;
 };
@@ -40,7 +40,7 @@ base::Result<> sealMounts(MountContext& context);
 
 // Sets what the options name on an attached mount, then its propagation. What has to wait goes to
 // `context.read_only_last`. Shared with cgroup_mount.cc.
-base::Result<> finishMount(MountContext& context, base::UniqueFd mount, const MountOptions& options,
-                           bool read_only_last);
+base::Result<> finishMount(MountContext& context, base::UniqueFd mount,
+                           const spec::MountOptions& options, bool read_only_last);
 
 }  // namespace arca::vmexec

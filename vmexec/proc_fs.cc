@@ -10,14 +10,15 @@
 #include <cerrno>
 
 #include "base/files.h"
+#include "base/mount_api.h"
 #include "base/strings.h"
-#include "vmexec/mount_api.h"
 
 namespace arca::vmexec {
 
 using base::Code;
 using base::fail;
 using base::failErrno;
+using base::makeFilesystem;
 using base::Result;
 using base::UniqueFd;
 

@@ -13,17 +13,24 @@
 #include <vector>
 
 #include "base/files.h"
+#include "base/mount_api.h"
 #include "base/strings.h"
-#include "vmexec/mount_api.h"
-#include "vmexec/mount_options.h"
+#include "spec/mount_options.h"
 
 namespace arca::vmexec {
 
+using base::attachMount;
+using base::cloneTree;
 using base::Code;
+using base::Depth;
 using base::fail;
 using base::failErrno;
+using base::mountIdOf;
 using base::Result;
+using base::setMountAttributes;
 using base::UniqueFd;
+using spec::parsePropagation;
+using spec::PropagationChange;
 
 namespace {
 

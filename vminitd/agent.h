@@ -96,7 +96,8 @@ class Agent {
     WaitToken waitProcess(const ProcessKey& key, Reply<ExitStatus> reply);
     void forgetWait(WaitToken token);
 
-    // Of the named containers, or of all. Any unknown one fails the whole call with kInternal.
+    // Of the named containers, or of all. Unknown ones are left out; kInternal when all that were
+    // named are.
     base::Result<std::vector<std::pair<std::string, ContainerStatistics>>> statistics(
         std::vector<std::string> container_ids, const StatisticsSelection& wanted);
 

@@ -1,6 +1,7 @@
 // The extension's calls about a whole container: state, processes, pause, limits.
 #include <fcntl.h>
 
+#include <optional>
 #include <utility>
 
 #include "base/error_texts.h"
@@ -71,22 +72,27 @@ Result<std::vector<pid_t>> Agent::listProcesses(const std::string& container_id)
 
 Result<std::vector<std::pair<std::string, ContainerStatistics>>> Agent::statistics(
     std::vector<std::string> container_ids, const StatisticsSelection& wanted) {
-    const bool all = container_ids.empty();
-    if (all) {
+    const bool asked = !container_ids.empty();
+    if (!asked) {
         ARCA_TRY(const UniqueFd root, base::openAt(state_root_.get(), ".", O_RDONLY | O_DIRECTORY));
         ARCA_TRY(container_ids, base::listDir(root.get()));
         std::erase_if(container_ids,
                       [](const std::string& id) { return !base::validateId(id).has_value(); });
     }
     std::vector<std::pair<std::string, ContainerStatistics>> out;
+    std::optional<base::Error> unknown;
     for (const std::string& id : container_ids) {
-        const auto container = find(id);
-        if (!container && all) continue;
-        if (!container) return base::fail(Code::kInternal, container.error().message());
+        // One that has gone meanwhile must not keep the others from being seen.
+        auto container = find(id);
+        if (!container) {
+            if (!unknown) unknown = std::move(container).error();
+            continue;
+        }
         const pid_t pid = isAlive(**container) ? (*container)->init->identity().pid : 0;
         out.emplace_back(id, readStatistics((*container)->record.cgroups, cgroups_.unified(), pid,
                                             wanted, cgroup_fs_));
     }
+    if (asked && out.empty()) return base::fail(Code::kInternal, unknown->message());
     return out;
 }
 

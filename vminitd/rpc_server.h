@@ -1,15 +1,18 @@
 // The gRPC side: SandboxContext and SandboxExtension on connected sockets.
 //
-// Its handlers run on gRPC's threads; those about containers hand their work to the loop and are
-// finished from there. The only part of the agent that knows gRPC.
+// Its handlers run on gRPC's threads and wait for nothing there: those about containers hand their
+// work to the loop, those that may block to worker threads, and are finished from there. The rpc_*
+// files are the only part of the agent that knows gRPC.
 #pragma once
 
 #include <memory>
+#include <string>
 
+#include "base/transport.h"
 #include "base/unique_fd.h"
 #include "vminitd/activity.h"
 #include "vminitd/agent.h"
-#include "vminitd/agent_files.h"
+#include "vminitd/environment.h"
 #include "vminitd/event_loop.h"
 
 namespace arca::vminitd {
@@ -23,10 +26,16 @@ class RpcServer {
         Agent& agent;
         Environment& environment;
         Activity& activity;
+        // How the host is reached, in a sandbox with a kernel of its own. Null in the local
+        // sandbox: then all that would change the machine, or needs a port of the host, is refused.
+        base::Transport* host = nullptr;
+        // Holds <id>/rootfs of each container (vminitd/guest_path.h).
+        std::string containers = "/run/container";
         VmPower* power = nullptr;  // of a VM that may be powered off
     };
     // Starts gRPC's threads. The parts must outlive the server.
     explicit RpcServer(const Parts& parts);
+    // The loop must still be running, on another thread.
     ~RpcServer();
 
     // Serves a connected stream socket until its peer closes it.

@@ -43,6 +43,17 @@ grpc::Status processStatus(const char* rpc, const char* phrase, const base::Erro
                                   "\""};
 }
 
+grpc::Status systemStatus(const char* rpc, const base::Error& error) {
+    StatusCode code = StatusCode::INTERNAL;
+    if (error.code() == Code::kInvalidArgument) code = StatusCode::INVALID_ARGUMENT;
+    if (error.code() == Code::kFailedPrecondition) code = StatusCode::FAILED_PRECONDITION;
+    return {code, std::string(rpc) + ": " + error.message()};
+}
+
+grpc::Status systemStatus(const char* rpc, const base::Result<>& result) {
+    return result ? grpc::Status::OK : systemStatus(rpc, result.error());
+}
+
 grpc::Status plainStatus(const base::Error& error) {
     return {statusCode(error.code()), error.message()};
 }

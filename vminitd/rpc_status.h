@@ -10,6 +10,11 @@ namespace arca::vminitd {
 // For the seven process calls: `<rpc>: failed to <verb> process: <code>: "<message>"`.
 grpc::Status processStatus(const char* rpc, const char* phrase, const base::Error& error);
 
+// For the calls about the sandbox: `<rpc>: <message>`. INVALID_ARGUMENT and FAILED_PRECONDITION are
+// told apart; everything else is INTERNAL, as the protocol has it.
+grpc::Status systemStatus(const char* rpc, const base::Error& error);
+grpc::Status systemStatus(const char* rpc, const base::Result<>& result);
+
 // For the extension: the code and the message as they are.
 grpc::Status plainStatus(const base::Error& error);
 

@@ -22,8 +22,8 @@
 #include "spec/version.h"
 #include "vminitd/activity.h"
 #include "vminitd/agent.h"
-#include "vminitd/agent_files.h"
 #include "vminitd/cgroup_fs.h"
+#include "vminitd/environment.h"
 #include "vminitd/rpc_server.h"
 #include "vminitd/supervisor.h"
 #include "vminitd/vm_body.h"
@@ -208,7 +208,8 @@ Result<> runVmAgent(const VmOptions& options) {
                 std::move(state_root));
     VmPower power(*loop, agent);
     Activity activity;
-    RpcServer rpc({*loop, agent, environment, activity, first ? &power : nullptr});
+    RpcServer rpc({*loop, agent, environment, activity, transport.get(), options.state_root,
+                   first ? &power : nullptr});
     Acceptor acceptor(*loop, rpc, std::move(listener));
     ARCA_CHECK(acceptor.start());
     EndSignals signals;

@@ -8,28 +8,28 @@
 #include <string_view>
 #include <vector>
 
+#include "base/mount_api.h"
 #include "base/result.h"
-#include "vmexec/mount_api.h"
 
-namespace arca::vmexec {
+namespace arca::spec {
 
 enum class IdmapOption { kNone, kTop, kTree };
 
 struct PropagationChange {
     uint64_t type;  // MS_SHARED, MS_SLAVE, MS_PRIVATE, MS_UNBINDABLE
-    Depth depth;
+    base::Depth depth;
     bool operator==(const PropagationChange&) const = default;
 };
 
 struct MountOptions {
     // Attributes of the mount itself and of its whole tree: what the options name and nothing else,
     // so that a bind keeps what its source has.
-    MountAttributes top;
-    MountAttributes tree;
+    base::MountAttributes top;
+    base::MountAttributes tree;
     unsigned long superblock_flags = 0;  // MS_RDONLY, MS_SYNCHRONOUS, ... for a new file system
     std::vector<PropagationChange> propagation;  // in the order given
     bool bind = false;
-    Depth bind_depth = Depth::kTop;
+    base::Depth bind_depth = base::Depth::kTop;
     bool remount = false;
     bool tmpcopyup = false;
     IdmapOption idmap = IdmapOption::kNone;
@@ -47,4 +47,4 @@ base::Result<PropagationChange> parsePropagation(std::string_view word);
 // True when `name` is an option with a meaning of its own, i.e. is never passed to a file system.
 bool isKnownMountOption(std::string_view name);
 
-}  // namespace arca::vmexec
+}  // namespace arca::spec

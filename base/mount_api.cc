@@ -1,4 +1,4 @@
-#include "vmexec/mount_api.h"
+#include "base/mount_api.h"
 
 #include <fcntl.h>
 #include <sys/stat.h>
@@ -15,13 +15,7 @@
 #define MS_NOSYMFOLLOW 256
 #endif
 
-namespace arca::vmexec {
-
-using base::Code;
-using base::fail;
-using base::failErrno;
-using base::Result;
-using base::UniqueFd;
+namespace arca::base {
 
 namespace {
 
@@ -59,7 +53,7 @@ Result<uint64_t> currentAttributes(int mount_fd) {
 }
 
 Result<> setAttributesClassic(int mount_fd, const MountAttributes& attributes, Depth depth) {
-    const std::string path = base::fdPath(mount_fd);
+    const std::string path = fdPath(mount_fd);
     if (attributes.propagation != 0) {
         const unsigned long rec = depth == Depth::kTree ? static_cast<unsigned long>(MS_REC) : 0;
         if (::mount(nullptr, path.c_str(), nullptr, attributes.propagation | rec, nullptr) != 0)
@@ -87,12 +81,12 @@ std::string readFsLog(int fs_fd) {
         std::string_view message(line.data(), static_cast<size_t>(n));
         if (message.size() > 2 && message[1] == ' ') message.remove_prefix(2);  // "e ", "w ", "i "
         if (!text.empty()) text += "; ";
-        text += base::printable(base::trim(message));
+        text += printable(trim(message));
     }
     return text;
 }
 
-tl::unexpected<base::Error> failFs(const std::string& what, int fs_fd) {
+tl::unexpected<Error> failFs(const std::string& what, int fs_fd) {
     const int why = errno;
     const std::string log = readFsLog(fs_fd);
     return failErrno(log.empty() ? what : what + " (" + log + ")", why);
@@ -123,7 +117,7 @@ Result<> setParameters(int fs_fd, const FilesystemRequest& request) {
                 ? setFlag(item.c_str())
                 : ::fsconfig(fs_fd, FSCONFIG_SET_STRING, item.substr(0, equals).c_str(),
                              item.c_str() + equals + 1, 0) == 0;
-        if (!done) return failFs("option \"" + base::printable(item) + "\"", fs_fd);
+        if (!done) return failFs("option \"" + printable(item) + "\"", fs_fd);
     }
     return {};
 }
@@ -193,7 +187,7 @@ Result<UniqueFd> makeFilesystem(const FilesystemRequest& request) {
     if (!fs.valid()) {
         if (errno == ENOSYS) return fail(Code::kUnsupported, "needs mount(2)");
         if (errno == ENODEV)
-            return failErrno("file system type \"" + base::printable(request.type) + "\"", ENODEV);
+            return failErrno("file system type \"" + printable(request.type) + "\"", ENODEV);
         return failErrno("fsopen");
     }
     ARCA_CHECK(setParameters(fs.get(), request));
@@ -209,8 +203,8 @@ Result<UniqueFd> makeFilesystem(const FilesystemRequest& request) {
 }
 
 Result<UniqueFd> mountClassic(const FilesystemRequest& request, int target_fd) {
-    const std::string path = base::fdPath(target_fd);
-    const std::string data = base::join(request.data, ",");
+    const std::string path = fdPath(target_fd);
+    const std::string data = join(request.data, ",");
     const unsigned long flags = request.superblock_flags | classicFlags(request.attributes);
     ARCA_TRY(const uint64_t before, mountIdOf(target_fd));
     if (::mount(request.source.c_str(), path.c_str(), request.type.c_str(), flags,
@@ -223,9 +217,8 @@ Result<UniqueFd> mountClassic(const FilesystemRequest& request, int target_fd) {
     std::array<char, 4096> name{};
     const ssize_t n = ::readlink(path.c_str(), name.data(), name.size() - 1);
     if (n < 0) return failErrno("readlink");
-    ARCA_TRY(UniqueFd mount,
-             base::openAt(AT_FDCWD, std::string(name.data(), static_cast<size_t>(n)),
-                          O_PATH | O_NOFOLLOW));
+    ARCA_TRY(UniqueFd mount, openAt(AT_FDCWD, std::string(name.data(), static_cast<size_t>(n)),
+                                    O_PATH | O_NOFOLLOW));
     ARCA_TRY(const uint64_t after, mountIdOf(mount.get()));
     if (after == before) return fail(Code::kSystem, "mount: the target was moved meanwhile");
     return mount;
@@ -238,4 +231,4 @@ Result<uint64_t> mountIdOf(int fd) {
     return st.stx_mnt_id;
 }
 
-}  // namespace arca::vmexec
+}  // namespace arca::base

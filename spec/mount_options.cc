@@ -1,14 +1,16 @@
-#include "vmexec/mount_options.h"
+#include "spec/mount_options.h"
 
 #include <algorithm>
 #include <array>
 
 #include "base/strings.h"
 
-namespace arca::vmexec {
+namespace arca::spec {
 
 using base::Code;
+using base::Depth;
 using base::fail;
+using base::MountAttributes;
 using base::Result;
 
 namespace {
@@ -211,4 +213,4 @@ bool isKnownMountOption(std::string_view name) {
     return findEntry(name) != nullptr;
 }
 
-}  // namespace arca::vmexec
+}  // namespace arca::spec

@@ -16,7 +16,7 @@
 #include "base/result.h"
 #include "base/unique_fd.h"
 
-namespace arca::vmexec {
+namespace arca::base {
 
 enum class Depth {
     kTop,   // the mount alone
@@ -35,15 +35,15 @@ struct MountAttributes {
 };
 
 // A detached copy of what is at `path` below `dir_fd`; an empty `path` means `dir_fd` itself.
-base::Result<base::UniqueFd> cloneTree(int dir_fd, const std::string& path, Depth depth);
+Result<UniqueFd> cloneTree(int dir_fd, const std::string& path, Depth depth);
 
 // Changes the mount that `mount_fd` is the root of. On a kernel without mount_setattr (before 5.12)
 // the top of an attached mount is changed by mount(2) through /proc/self/fd, keeping the flags that
 // it has; what that call cannot do is kUnsupported, never silently less.
-base::Result<> setMountAttributes(int mount_fd, const MountAttributes& attributes, Depth depth);
+Result<> setMountAttributes(int mount_fd, const MountAttributes& attributes, Depth depth);
 
 // Attaches the detached (or moves the attached) mount `mount_fd` onto `target_fd`.
-base::Result<> attachMount(int mount_fd, int target_fd);
+Result<> attachMount(int mount_fd, int target_fd);
 
 // One mount of a file system as mount(2) would be asked for it.
 struct FilesystemRequest {
@@ -57,16 +57,16 @@ struct FilesystemRequest {
 // Makes the file system and gives its detached mount. The error carries what the file system wrote
 // to its log. kUnsupported when the request needs mount(2) instead: a value longer than the 255
 // bytes that fsconfig(2) takes, MS_I_VERSION, or a kernel without fsopen.
-base::Result<base::UniqueFd> makeFilesystem(const FilesystemRequest& request);
+Result<UniqueFd> makeFilesystem(const FilesystemRequest& request);
 
 // The same by mount(2) onto `target_fd` (through /proc/self/fd), for requests that the above cannot
 // make. Gives a descriptor of the mount's root.
-base::Result<base::UniqueFd> mountClassic(const FilesystemRequest& request, int target_fd);
+Result<UniqueFd> mountClassic(const FilesystemRequest& request, int target_fd);
 
 // MOUNT_ATTR_* as the flags of mount(2).
 unsigned long classicFlags(uint64_t attributes);
 
 // Runs statx(2) on a descriptor and gives the id of the mount that it is in.
-base::Result<uint64_t> mountIdOf(int fd);
+Result<uint64_t> mountIdOf(int fd);
 
-}  // namespace arca::vmexec
+}  // namespace arca::base

@@ -1,4 +1,4 @@
-#include "vmexec/mount_options.h"
+#include "spec/mount_options.h"
 
 #include <boost/test/unit_test.hpp>
 
@@ -6,13 +6,13 @@
 
 namespace {
 
-using arca::vmexec::Depth;
-using arca::vmexec::IdmapOption;
-using arca::vmexec::isKnownMountOption;
-using arca::vmexec::MountOptions;
-using arca::vmexec::parseMountOptions;
-using arca::vmexec::parsePropagation;
-using arca::vmexec::PropagationChange;
+using arca::base::Depth;
+using arca::spec::IdmapOption;
+using arca::spec::isKnownMountOption;
+using arca::spec::MountOptions;
+using arca::spec::parseMountOptions;
+using arca::spec::parsePropagation;
+using arca::spec::PropagationChange;
 
 MountOptions parsed(const std::vector<std::string>& options, const char* type = "tmpfs") {
     return parseMountOptions(type, options).value();

@@ -1,0 +1,351 @@
+#include "vminitd/network.h"
+
+#include <arpa/inet.h>
+#include <fcntl.h>
+#include <linux/if_addr.h>
+#include <linux/netlink.h>
+#include <net/if.h>
+#include <netlink/msg.h>
+#include <netlink/netlink.h>
+#include <netlink/route/addr.h>
+#include <netlink/route/link.h>
+#include <netlink/route/nexthop.h>
+#include <netlink/route/route.h>
+#include <sys/socket.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <memory>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "base/files.h"
+#include "base/log.h"
+#include "base/strings.h"
+
+namespace arca::vminitd {
+
+using base::Code;
+using base::fail;
+using base::failErrno;
+using base::Result;
+
+namespace {
+
+template <auto Free>
+struct Freed {
+    template <typename T>
+    void operator()(T* object) const {
+        Free(object);
+    }
+};
+using Socket = std::unique_ptr<nl_sock, Freed<nl_socket_free>>;
+using Message = std::unique_ptr<nl_msg, Freed<nlmsg_free>>;
+using Address = std::unique_ptr<nl_addr, Freed<nl_addr_put>>;
+using Link = std::unique_ptr<rtnl_link, Freed<rtnl_link_put>>;
+using InterfaceAddress = std::unique_ptr<rtnl_addr, Freed<rtnl_addr_put>>;
+using Route = std::unique_ptr<rtnl_route, Freed<rtnl_route_put>>;
+
+// What the kernel answered to a request.
+struct Answer {
+    int sys_errno = 0;
+    std::string text;  // its own words, where it has some
+};
+
+// The words are in an attribute behind the error and, unless capped, the request.
+std::string ownWords(const nlmsgerr& error) {
+    const auto* header =
+        reinterpret_cast<const nlmsghdr*>(reinterpret_cast<const char*>(&error) - NLMSG_HDRLEN);
+    if ((header->nlmsg_flags & NLM_F_ACK_TLVS) == 0) return {};
+    size_t at = NLMSG_HDRLEN + sizeof(nlmsgerr);
+    if ((header->nlmsg_flags & NLM_F_CAPPED) == 0) {
+        at += NLMSG_ALIGN(error.msg.nlmsg_len) - sizeof(nlmsghdr);
+    }
+    const auto* bytes = reinterpret_cast<const char*>(header);
+    while (at + NLA_HDRLEN <= header->nlmsg_len) {
+        const auto* attribute = reinterpret_cast<const nlattr*>(bytes + at);
+        if (attribute->nla_len < NLA_HDRLEN || at + attribute->nla_len > header->nlmsg_len) break;
+        if (attribute->nla_type == NLMSGERR_ATTR_MSG) {
+            const std::string_view text(bytes + at + NLA_HDRLEN, attribute->nla_len - NLA_HDRLEN);
+            return base::printable(text.substr(0, text.find('\0')));
+        }
+        at += NLA_ALIGN(attribute->nla_len);
+    }
+    return {};
+}
+
+int takeError(sockaddr_nl* /*from*/, nlmsgerr* error, void* into) {
+    auto& answer = *static_cast<Answer*>(into);
+    answer.sys_errno = -error->error;
+    answer.text = ownWords(*error);
+    return NL_STOP;
+}
+
+tl::unexpected<base::Error> failNetlink(const std::string& what, int nl_error) {
+    return fail(Code::kSystem, what + ": " + base::toLower(nl_geterror(nl_error)));
+}
+
+Result<Socket> openNetlink() {
+    Socket socket(nl_socket_alloc());
+    if (!socket) return failErrno("make a netlink socket", ENOMEM);
+    const int error = nl_connect(socket.get(), NETLINK_ROUTE);
+    if (error < 0) return failNetlink("connect to rtnetlink", error);
+    const int on = 1;
+    // Not on old kernels; then there is the errno.
+    (void)::setsockopt(nl_socket_get_fd(socket.get()), SOL_NETLINK, NETLINK_EXT_ACK, &on,
+                       sizeof on);
+    return socket;
+}
+
+// Sends one request and waits for its acknowledgement.
+Result<> ask(nl_sock* socket, nl_msg* message, const std::string& what) {
+    Answer answer;
+    (void)nl_socket_modify_err_cb(socket, NL_CB_CUSTOM, takeError, &answer);
+    const int sent = nl_send_auto(socket, message);
+    if (sent < 0) return failNetlink(what, sent);
+    const int waited = nl_wait_for_ack(socket);
+    if (answer.sys_errno != 0) {
+        if (answer.text.empty()) return failErrno(what, answer.sys_errno);
+        return failErrno(what + " (" + answer.text + ")", answer.sys_errno);
+    }
+    if (waited < 0) return failNetlink(what, waited);
+    return {};
+}
+
+Result<unsigned> indexOf(const std::string& interface) {
+    ARCA_CHECK(checkInterfaceName(interface));
+    const unsigned index = ::if_nametoindex(interface.c_str());
+    if (index == 0) return failErrno("interface " + interface);
+    return index;
+}
+
+struct Parsed {
+    Address address;
+    std::string text;
+};
+
+enum class Prefix { kNeeded, kNone };
+
+// "address/length", or the address alone.
+Result<Parsed> parseAddress(int family, const std::string& text, Prefix prefix) {
+    const auto wrong = [&] {
+        constexpr size_t kShown = 128;
+        return fail(
+            Code::kInvalidArgument,
+            std::string("malformed IPv") + (family == AF_INET ? "4" : "6") +
+                (prefix == Prefix::kNeeded ? " address with prefix length \"" : " address \"") +
+                base::printable(std::string_view(text).substr(0, kShown)) + "\"");
+    };
+    const size_t slash = text.find('/');
+    if ((slash != std::string::npos) != (prefix == Prefix::kNeeded)) return wrong();
+    const std::string host = text.substr(0, slash);
+    if (host.find('\0') != std::string::npos) return wrong();
+    std::array<unsigned char, sizeof(in6_addr)> bytes{};
+    if (::inet_pton(family, host.c_str(), bytes.data()) != 1) return wrong();
+    const size_t size = family == AF_INET ? sizeof(in_addr) : sizeof(in6_addr);
+    constexpr size_t kBits = 8;
+    size_t length = size * kBits;
+    if (slash != std::string::npos) {
+        const auto number = base::parseNumber<uint16_t>(std::string_view(text).substr(slash + 1));
+        if (!number || *number > length) return wrong();
+        length = *number;
+    }
+    Address address(nl_addr_build(family, bytes.data(), size));
+    if (!address) return failErrno("make an address", ENOMEM);
+    nl_addr_set_prefixlen(address.get(), static_cast<int>(length));
+    return Parsed{std::move(address), text};
+}
+
+// 0.0.0.0/0 or ::/0.
+Result<Parsed> everywhere(int family) {
+    return parseAddress(family, family == AF_INET ? "0.0.0.0/0" : "::/0", Prefix::kNeeded);
+}
+
+Result<> addOneAddress(nl_sock* socket, unsigned index, const std::string& interface,
+                       const Parsed& parsed) {
+    const std::string what = "add " + parsed.text + " to " + interface;
+    const InterfaceAddress address(rtnl_addr_alloc());
+    if (!address) return failErrno(what, ENOMEM);
+    rtnl_addr_set_ifindex(address.get(), static_cast<int>(index));
+    int error = rtnl_addr_set_local(address.get(), parsed.address.get());
+    if (error < 0) return failNetlink(what, error);
+    rtnl_addr_set_scope(address.get(), RT_SCOPE_UNIVERSE);
+    if (nl_addr_get_family(parsed.address.get()) == AF_INET6) {
+        rtnl_addr_set_flags(address.get(), IFA_F_PERMANENT | IFA_F_NODAD);
+    }
+    nl_msg* raw = nullptr;
+    error = rtnl_addr_build_add_request(address.get(), NLM_F_CREATE | NLM_F_EXCL, &raw);
+    if (error < 0) return failNetlink(what, error);
+    const Message message(raw);
+    return ask(socket, message.get(), what);
+}
+
+// The address is to be all there is; a link that takes others by itself still works.
+void stopAutoconfiguration(const std::string& interface) {
+    for (const char* file : {"accept_ra", "autoconf"}) {
+        const auto done = base::writeControlFile(
+            AT_FDCWD, "/proc/sys/net/ipv6/conf/" + interface + "/" + file, "0");
+        if (!done) base::log::warning(done.error().message());
+    }
+}
+
+struct RouteRequest {
+    int family = AF_INET;
+    const Parsed& destination;
+    const nl_addr* gateway = nullptr;
+    nl_addr* source = nullptr;
+    uint8_t protocol = RTPROT_BOOT;
+    uint8_t scope = RT_SCOPE_UNIVERSE;
+};
+
+Result<> addRoute(nl_sock* socket, unsigned index, const std::string& interface,
+                  const RouteRequest& request) {
+    const std::string what = "add a route to " + request.destination.text + " over " + interface;
+    const Route route(rtnl_route_alloc());
+    rtnl_nexthop* hop = rtnl_route_nh_alloc();
+    if (!route || hop == nullptr) return failErrno(what, ENOMEM);
+    rtnl_route_nh_set_ifindex(hop, static_cast<int>(index));
+    if (request.gateway != nullptr) {
+        rtnl_route_nh_set_gateway(hop, const_cast<nl_addr*>(request.gateway));
+    }
+    rtnl_route_add_nexthop(route.get(), hop);  // owned by the route now
+    (void)rtnl_route_set_family(route.get(), static_cast<uint8_t>(request.family));
+    rtnl_route_set_table(route.get(), RT_TABLE_MAIN);
+    rtnl_route_set_protocol(route.get(), request.protocol);
+    rtnl_route_set_scope(route.get(), request.scope);
+    (void)rtnl_route_set_type(route.get(), RTN_UNICAST);
+    int error = rtnl_route_set_dst(route.get(), request.destination.address.get());
+    if (error >= 0 && request.source != nullptr) {
+        error = rtnl_route_set_pref_src(route.get(), request.source);
+    }
+    nl_msg* raw = nullptr;
+    if (error >= 0) {
+        error = rtnl_route_build_add_request(route.get(), NLM_F_CREATE | NLM_F_EXCL, &raw);
+    }
+    if (error < 0) return failNetlink(what, error);
+    const Message message(raw);
+    return ask(socket, message.get(), what);
+}
+
+}  // namespace
+
+Result<> checkInterfaceName(const std::string& name) {
+    const bool fits = !name.empty() && name.size() < IFNAMSIZ && name != "." && name != "..";
+    const bool plain = std::all_of(name.begin(), name.end(), [](char c) {
+        return static_cast<unsigned char>(c) > ' ' && c != '\x7f' && c != '/' && c != ':';
+    });
+    if (fits && plain) return {};
+    return fail(Code::kInvalidArgument,
+                "malformed interface name \"" + base::printable(name.substr(0, 64)) + "\"");
+}
+
+Result<> setLink(const std::string& interface, bool up, std::optional<uint32_t> mtu) {
+    ARCA_TRY(const unsigned index, indexOf(interface));
+    ARCA_TRY(const Socket socket, openNetlink());
+    const std::string what = "set link " + interface;
+    const Link now(rtnl_link_alloc());
+    const Link wanted(rtnl_link_alloc());
+    if (!now || !wanted) return failErrno(what, ENOMEM);
+    rtnl_link_set_ifindex(now.get(), static_cast<int>(index));
+    // The flags that are named here are the only ones that change.
+    if (up) {
+        rtnl_link_set_flags(wanted.get(), IFF_UP);
+    } else {
+        rtnl_link_unset_flags(wanted.get(), IFF_UP);
+    }
+    if (mtu) rtnl_link_set_mtu(wanted.get(), *mtu);
+    nl_msg* raw = nullptr;
+    const int error = rtnl_link_build_change_request(now.get(), wanted.get(), 0, &raw);
+    if (error < 0) return failNetlink(what, error);
+    const Message message(raw);
+    return ask(socket.get(), message.get(), what);
+}
+
+Result<> addAddress(const std::string& interface, const std::string& ipv4,
+                    const std::string& ipv6) {
+    // Everything is read before anything is changed.
+    ARCA_CHECK(checkInterfaceName(interface));
+    std::optional<Parsed> first;
+    std::optional<Parsed> second;
+    if (!ipv4.empty() || ipv6.empty()) {
+        ARCA_TRY(first, parseAddress(AF_INET, ipv4, Prefix::kNeeded));
+    }
+    if (!ipv6.empty()) {
+        ARCA_TRY(second, parseAddress(AF_INET6, ipv6, Prefix::kNeeded));
+    }
+    ARCA_TRY(const unsigned index, indexOf(interface));
+    ARCA_TRY(const Socket socket, openNetlink());
+    if (first) ARCA_CHECK(addOneAddress(socket.get(), index, interface, *first));
+    if (!second) return {};
+    stopAutoconfiguration(interface);
+    return addOneAddress(socket.get(), index, interface, *second);
+}
+
+Result<> addLinkRoute(const std::string& interface, const LinkRoute& route) {
+    if (route.ipv4_destination.empty() && route.ipv6_destination.empty()) {
+        return fail(Code::kInvalidArgument, "no destination of either family");
+    }
+    ARCA_CHECK(checkInterfaceName(interface));
+    struct Wanted {
+        int family;
+        Parsed destination;
+        std::optional<Parsed> source;
+    };
+    std::vector<Wanted> wanted;
+    const auto read = [&](int family, const std::string& destination,
+                          const std::string& source) -> Result<> {
+        if (destination.empty()) return {};
+        Wanted one{family, {}, {}};
+        ARCA_TRY(one.destination, parseAddress(family, destination, Prefix::kNeeded));
+        if (!source.empty()) {
+            ARCA_TRY(one.source, parseAddress(family, source, Prefix::kNone));
+        }
+        wanted.push_back(std::move(one));
+        return {};
+    };
+    ARCA_CHECK(read(AF_INET, route.ipv4_destination, route.ipv4_source));
+    ARCA_CHECK(read(AF_INET6, route.ipv6_destination, route.ipv6_source));
+    ARCA_TRY(const unsigned index, indexOf(interface));
+    ARCA_TRY(const Socket socket, openNetlink());
+    for (const Wanted& one : wanted) {
+        const bool v4 = one.family == AF_INET;
+        ARCA_CHECK(addRoute(socket.get(), index, interface,
+                            {.family = one.family,
+                             .destination = one.destination,
+                             .source = one.source ? one.source->address.get() : nullptr,
+                             .protocol = static_cast<uint8_t>(v4 ? RTPROT_KERNEL : RTPROT_STATIC),
+                             .scope = RT_SCOPE_LINK}));
+    }
+    return {};
+}
+
+Result<> addDefaultRoute(const std::string& interface, const std::string& ipv4_gateway,
+                         const std::string& ipv6_gateway) {
+    ARCA_CHECK(checkInterfaceName(interface));
+    std::optional<Parsed> first;
+    std::optional<Parsed> second;
+    if (!ipv4_gateway.empty()) {
+        ARCA_TRY(first, parseAddress(AF_INET, ipv4_gateway, Prefix::kNone));
+    }
+    if (!ipv6_gateway.empty()) {
+        ARCA_TRY(second, parseAddress(AF_INET6, ipv6_gateway, Prefix::kNone));
+    }
+    ARCA_TRY(const unsigned index, indexOf(interface));
+    ARCA_TRY(const Socket socket, openNetlink());
+    if (first || !second) {
+        ARCA_TRY(const Parsed all, everywhere(AF_INET));
+        const auto scope = static_cast<uint8_t>(first ? RT_SCOPE_UNIVERSE : RT_SCOPE_LINK);
+        ARCA_CHECK(addRoute(socket.get(), index, interface,
+                            {.destination = all,
+                             .gateway = first ? first->address.get() : nullptr,
+                             .scope = scope}));
+    }
+    if (!second) return {};
+    ARCA_TRY(const Parsed all, everywhere(AF_INET6));
+    return addRoute(socket.get(), index, interface,
+                    {.family = AF_INET6, .destination = all, .gateway = second->address.get()});
+}
+
+}  // namespace arca::vminitd

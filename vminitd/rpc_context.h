@@ -1,0 +1,176 @@
+// SandboxContext: the class of all its calls. The rpc_*.cc files have them by subject.
+#pragma once
+
+#include <grpcpp/grpcpp.h>
+
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+
+#include "sandbox_context.grpc.pb.h"
+#include "vminitd/proxies.h"
+#include "vminitd/rpc_server.h"
+#include "vminitd/workers.h"
+
+namespace arca::vminitd {
+
+namespace wire = com::apple::containerization::sandbox::v3;
+
+using grpc::CallbackServerContext;
+using grpc::ServerUnaryReactor;
+
+// What the handlers share. Each pool is for what must not wait for the others: a mount of a dead
+// device must not hold up a Stat, and a write to a frozen file system not the thaw.
+struct RpcState {
+    explicit RpcState(const RpcServer::Parts& the_parts) : parts(the_parts) {}
+
+    RpcServer::Parts parts;
+    Workers files{16, 256};
+    Workers mounts{16, 256};
+    Workers thaws{4, 64};
+    Workers copies{2, 64};
+    Workers dials{8, 1024};
+    std::shared_ptr<Proxies> proxies;  // null without a host
+};
+
+// A call that is held until something happens; shared by its reactor and the loop. The reactor
+// deletes itself after it was finished, so the loop touches it only while `open`.
+template <typename Reactor>
+struct HeldCall {
+    Reactor* reactor = nullptr;
+    Agent::WaitToken token = 0;
+    bool open = true;  // loop thread only
+};
+
+class ContextService : public wire::SandboxContext::CallbackService {
+ public:
+    explicit ContextService(RpcState& state) : state_(state), parts_(state.parts) {}
+
+    // ---- rpc_processes.cc ----
+    ServerUnaryReactor* CreateProcess(CallbackServerContext* context,
+                                      const wire::CreateProcessRequest* request,
+                                      wire::CreateProcessResponse* response) override;
+    ServerUnaryReactor* StartProcess(CallbackServerContext* context,
+                                     const wire::StartProcessRequest* request,
+                                     wire::StartProcessResponse* response) override;
+    ServerUnaryReactor* KillProcess(CallbackServerContext* context,
+                                    const wire::KillProcessRequest* request,
+                                    wire::KillProcessResponse* response) override;
+    ServerUnaryReactor* WaitProcess(CallbackServerContext* context,
+                                    const wire::WaitProcessRequest* request,
+                                    wire::WaitProcessResponse* response) override;
+    ServerUnaryReactor* ResizeProcess(CallbackServerContext* context,
+                                      const wire::ResizeProcessRequest* request,
+                                      wire::ResizeProcessResponse* response) override;
+    ServerUnaryReactor* CloseProcessStdin(CallbackServerContext* context,
+                                          const wire::CloseProcessStdinRequest* request,
+                                          wire::CloseProcessStdinResponse* response) override;
+    ServerUnaryReactor* DeleteProcess(CallbackServerContext* context,
+                                      const wire::DeleteProcessRequest* request,
+                                      wire::DeleteProcessResponse* response) override;
+    ServerUnaryReactor* ContainerStatistics(CallbackServerContext* context,
+                                            const wire::ContainerStatisticsRequest* request,
+                                            wire::ContainerStatisticsResponse* response) override;
+
+    // ---- rpc_files.cc ----
+    ServerUnaryReactor* Mount(CallbackServerContext* context, const wire::MountRequest* request,
+                              wire::MountResponse* response) override;
+    ServerUnaryReactor* Umount(CallbackServerContext* context, const wire::UmountRequest* request,
+                               wire::UmountResponse* response) override;
+    ServerUnaryReactor* Mkdir(CallbackServerContext* context, const wire::MkdirRequest* request,
+                              wire::MkdirResponse* response) override;
+    ServerUnaryReactor* WriteFile(CallbackServerContext* context,
+                                  const wire::WriteFileRequest* request,
+                                  wire::WriteFileResponse* response) override;
+    ServerUnaryReactor* Stat(CallbackServerContext* context, const wire::StatRequest* request,
+                             wire::StatResponse* response) override;
+    ServerUnaryReactor* FilesystemOperation(CallbackServerContext* context,
+                                            const wire::FilesystemOperationRequest* request,
+                                            wire::FilesystemOperationResponse* response) override;
+    ServerUnaryReactor* Sync(CallbackServerContext* context, const wire::SyncRequest* request,
+                             wire::SyncResponse* response) override;
+
+    // ---- rpc_copy.cc ----
+    grpc::ServerWriteReactor<wire::CopyResponse>* Copy(CallbackServerContext* context,
+                                                       const wire::CopyRequest* request) override;
+
+    // ---- rpc_kernel.cc ----
+    ServerUnaryReactor* Setenv(CallbackServerContext* context, const wire::SetenvRequest* request,
+                               wire::SetenvResponse* response) override;
+    ServerUnaryReactor* Getenv(CallbackServerContext* context, const wire::GetenvRequest* request,
+                               wire::GetenvResponse* response) override;
+    ServerUnaryReactor* Sysctl(CallbackServerContext* context, const wire::SysctlRequest* request,
+                               wire::SysctlResponse* response) override;
+    ServerUnaryReactor* SetTime(CallbackServerContext* context, const wire::SetTimeRequest* request,
+                                wire::SetTimeResponse* response) override;
+    ServerUnaryReactor* SetupEmulator(CallbackServerContext* context,
+                                      const wire::SetupEmulatorRequest* request,
+                                      wire::SetupEmulatorResponse* response) override;
+    ServerUnaryReactor* Kill(CallbackServerContext* context, const wire::KillRequest* request,
+                             wire::KillResponse* response) override;
+
+    // ---- rpc_network.cc ----
+    ServerUnaryReactor* IpLinkSet(CallbackServerContext* context,
+                                  const wire::IpLinkSetRequest* request,
+                                  wire::IpLinkSetResponse* response) override;
+    ServerUnaryReactor* IpAddrAdd(CallbackServerContext* context,
+                                  const wire::IpAddrAddRequest* request,
+                                  wire::IpAddrAddResponse* response) override;
+    ServerUnaryReactor* IpRouteAddLink(CallbackServerContext* context,
+                                       const wire::IpRouteAddLinkRequest* request,
+                                       wire::IpRouteAddLinkResponse* response) override;
+    ServerUnaryReactor* IpRouteAddDefault(CallbackServerContext* context,
+                                          const wire::IpRouteAddDefaultRequest* request,
+                                          wire::IpRouteAddDefaultResponse* response) override;
+    ServerUnaryReactor* ConfigureDns(CallbackServerContext* context,
+                                     const wire::ConfigureDnsRequest* request,
+                                     wire::ConfigureDnsResponse* response) override;
+    ServerUnaryReactor* ConfigureHosts(CallbackServerContext* context,
+                                       const wire::ConfigureHostsRequest* request,
+                                       wire::ConfigureHostsResponse* response) override;
+    ServerUnaryReactor* ProxyVsock(CallbackServerContext* context,
+                                   const wire::ProxyVsockRequest* request,
+                                   wire::ProxyVsockResponse* response) override;
+    ServerUnaryReactor* StopVsockProxy(CallbackServerContext* context,
+                                       const wire::StopVsockProxyRequest* request,
+                                       wire::StopVsockProxyResponse* response) override;
+
+ private:
+    // Runs `work(finish)` on the loop; whoever gets `finish` calls it once, with a Status.
+    template <typename Work>
+    ServerUnaryReactor* onLoop(CallbackServerContext* context, Work work) {
+        ServerUnaryReactor* reactor = context->DefaultReactor();
+        Activity& activity = parts_.activity;
+        activity.begin();
+        parts_.loop.post(
+            [reactor, &activity, held = std::make_shared<Work>(std::move(work))]() mutable {
+                (*held)([reactor, &activity](grpc::Status status) {
+                    activity.end();
+                    reactor->Finish(std::move(status));
+                });
+            });
+        return reactor;
+    }
+
+    // Runs `work` on a thread of the pool. Request and response are there until it has given its
+    // Status.
+    ServerUnaryReactor* onWorker(CallbackServerContext* context, Workers& workers,
+                                 std::function<grpc::Status()> work);
+    // The same for what would change the machine: refused in the local sandbox.
+    ServerUnaryReactor* onMachine(CallbackServerContext* context, Workers& workers, const char* rpc,
+                                  std::function<grpc::Status()> work);
+    ServerUnaryReactor* answer(CallbackServerContext* context, grpc::Status status);
+    [[nodiscard]] base::Result<GuestPath> pathOf(const std::string& text) const;
+
+    RpcState& state_;
+    RpcServer::Parts& parts_;
+};
+
+// UNIMPLEMENTED: it would change the machine, which in the local sandbox is the host.
+grpc::Status refusedInLocalSandbox(const char* rpc);
+
+void setTime(google::protobuf::Timestamp& out, int64_t seconds, int64_t nanoseconds);
+
+}  // namespace arca::vminitd

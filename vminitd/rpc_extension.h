@@ -1,0 +1,59 @@
+// SandboxExtension: what the guest protocol has no call for.
+#pragma once
+
+#include <grpcpp/grpcpp.h>
+
+#include <utility>
+
+#include "arca_extension.grpc.pb.h"
+#include "vminitd/rpc_context.h"
+#include "vminitd/rpc_server.h"
+#include "vminitd/rpc_status.h"
+
+namespace arca::vminitd {
+
+namespace ext = arca::sandbox::v1;
+
+class ExtensionService : public ext::SandboxExtension::CallbackService {
+ public:
+    explicit ExtensionService(const RpcServer::Parts& parts) : parts_(parts) {}
+
+    ServerUnaryReactor* Version(CallbackServerContext* context, const ext::VersionRequest* request,
+                                ext::VersionResponse* response) override;
+    ServerUnaryReactor* ListProcesses(CallbackServerContext* context,
+                                      const ext::ListProcessesRequest* request,
+                                      ext::ListProcessesResponse* response) override;
+    ServerUnaryReactor* ContainerState(CallbackServerContext* context,
+                                       const ext::ContainerStateRequest* request,
+                                       ext::ContainerStateResponse* response) override;
+    ServerUnaryReactor* Pause(CallbackServerContext* context, const ext::PauseRequest* request,
+                              ext::PauseResponse* response) override;
+    ServerUnaryReactor* Resume(CallbackServerContext* context, const ext::ResumeRequest* request,
+                               ext::ResumeResponse* response) override;
+    ServerUnaryReactor* Update(CallbackServerContext* context, const ext::UpdateRequest* request,
+                               ext::UpdateResponse* response) override;
+    ServerUnaryReactor* PowerOff(CallbackServerContext* context,
+                                 const ext::PowerOffRequest* request,
+                                 ext::PowerOffResponse* response) override;
+    grpc::ServerWriteReactor<ext::Event>* Events(CallbackServerContext* context,
+                                                 const ext::EventsRequest* request) override;
+
+ private:
+    template <typename Work>
+    ServerUnaryReactor* onLoop(CallbackServerContext* context, Work work) {
+        ServerUnaryReactor* reactor = context->DefaultReactor();
+        Activity& activity = parts_.activity;
+        activity.begin();
+        parts_.loop.post([reactor, &activity, work = std::move(work)] {
+            work([reactor, &activity](base::Result<> result) {
+                activity.end();
+                reactor->Finish(result ? grpc::Status::OK : plainStatus(result.error()));
+            });
+        });
+        return reactor;
+    }
+
+    RpcServer::Parts parts_;
+};
+
+}  // namespace arca::vminitd
