@@ -160,7 +160,7 @@ class Process:
     def __init__(self, host, container_id, identity, streams, terminal):
         self.host, self.container_id, self.id, self.terminal = host, container_id, identity, terminal
         self.streams, self.listeners, self.sockets, self.outputs = tuple(streams), {}, {}, {}
-        self.agent, self.exit = None, None
+        self.agent, self.exit, self.deleted = None, None, False
 
     @property
     def context(self):
@@ -237,6 +237,7 @@ class Process:
 
     def delete(self):
         self.context.DeleteProcess(pb.DeleteProcessRequest(**self.key()), timeout=SECONDS)
+        self.deleted = True
 
     # ---- its streams ----
 
@@ -306,6 +307,7 @@ class Container(Process):
             code = made.wait()
             output = made.stdout.all()
             made.delete()
+            self.execs.remove(made)
             return code, output
         finally:
             made.close()
@@ -328,7 +330,7 @@ class Container(Process):
             step("Umount", pb.UmountRequest(path=path, flags=0))
         step("Sync", pb.SyncRequest())
         for process in self.execs:
-            if not getattr(process, "deleted", False):
+            if not process.deleted:
                 step("DeleteProcess", pb.DeleteProcessRequest(**process.key()))
             process.close()
         step("DeleteProcess", pb.DeleteProcessRequest(**self.key()))

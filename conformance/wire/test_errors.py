@@ -173,6 +173,20 @@ class Creates(WireCase):
         self.fails(CODE.INTERNAL, lambda: extra.create(extra.spec))
         box.execs.clear()
 
+    def test_a_failed_create_leaves_what_the_host_has_mounted(self):
+        box = self.box("/no/such/file")
+        box.mount_root()
+        self.fails(CODE.INTERNAL, lambda: (box.create_process(box.spec), box.start()))
+        try:
+            box.delete()  # upstream it was start that failed; a host deletes what it has created
+        except grpc.RpcError as error:
+            self.assertEqual(error.code(), CODE.NOT_FOUND)
+            found = self.context.Stat(pb.StatRequest(path=f"{box.root}/bin/busybox"), timeout=SECONDS)
+            self.assertGreater(found.stat.size, 0)
+            box.create(changed(box.spec, process__args=["sh", "-c", "exit 6"]))
+            box.start()
+            self.assertEqual(box.wait(), 6)
+
     def test_an_exec_after_the_end_is_a_failed_precondition(self):
         box = self.running("true")
         box.wait()
@@ -320,7 +334,6 @@ class Deletes(WireCase):
         extra.start()
         extra.wait()
         extra.delete()
-        extra.deleted = True
         self.fails(CODE.FAILED_PRECONDITION, extra.delete)
         self.assertEqual(box.stop(everything=False), [])
         with self.host.connect() as agent:

@@ -52,8 +52,8 @@ class Pods(WireCase):
         for box in reversed(self.containers):
             if not box.stopped:
                 self.assertEqual(box.stop(everything=False), [])
-        self.assertEqual(self.context.ContainerStatistics(pb.ContainerStatisticsRequest(), timeout=SECONDS).containers,
-                         [], pod.id)
+        left = self.context.ContainerStatistics(pb.ContainerStatisticsRequest(), timeout=SECONDS).containers
+        self.assertEqual(len(left), 0, f"{pod.id}: {left}")
 
     def test_containers_see_each_others_processes_and_the_pause(self):
         pod = self.pod()

@@ -8,9 +8,8 @@ import shutil
 import signal
 import tempfile
 
-import machine as vm
 from host_library import SECONDS, pb
-from wire_case import CODE, Sandbox, WireCase, main
+from wire_case import CODE, Sandbox, WireCase, main, vm
 
 
 class Lifecycle(WireCase):
@@ -245,7 +244,7 @@ def boot():
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
-    Sandbox._stack.callback(shutil.rmtree, folder, True)
+    Sandbox.on_shut_down(shutil.rmtree, folder, True)
 
 
 if __name__ == "__main__":

@@ -308,6 +308,12 @@ class Load(WireCase):
         lines = output.all().split()
         self.assertEqual((len(lines), lines[-1]), (200000, b"200000"))
 
+    def agent_kib(self):
+        """What the agent has resident."""
+        witness = self.running(linux__namespaces=[{"type": "mount", "path": ""}])
+        text = witness.run_exec("status", "cat", "/proc/1/status")[1]
+        return next(int(line.split()[1]) for line in text.splitlines() if line.startswith(b"VmRSS:"))
+
     def test_sixty_four_processes_with_streams_at_once_while_waits_are_held(self):
         keeper = self.running()
         with concurrent.futures.ThreadPoolExecutor(70) as pool:
@@ -325,7 +331,6 @@ class Load(WireCase):
                 output, errors = process.stdout.all(120), process.stderr.all(120)
                 waiting.join(120)
                 process.delete()
-                process.deleted = True
                 process.close()
                 return (output == b"%d " % number * 1000, errors, process.exit.exitCode)
             all_run = threading.Barrier(64)
@@ -334,6 +339,7 @@ class Load(WireCase):
             self.assertFalse(held.done())
             keeper.kill()
             self.assertEqual(held.result(SECONDS), 137)
+        self.assertLessEqual(self.agent_kib(), 12 << 10)
 
     def test_nothing_is_left_open_in_the_agent(self):
         """A container without a pid namespace sees the agent's descriptors."""
