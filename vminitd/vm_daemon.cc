@@ -215,6 +215,7 @@ Result<> runVmAgent(const VmOptions& options) {
     EndSignals signals;
     ARCA_CHECK(signals.start(*loop, [&, first] { first ? power.shutDown() : loop->stop(); }));
     base::log::info("serving " + transport->address());
+    if (first) modules.whenLoaded(mountBinfmtMisc);
     modules.loadRest(*loop);
     loop->run();
     return {};
