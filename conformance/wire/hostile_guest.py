@@ -4,7 +4,7 @@
     hostile_guest.py --list                         # the players, and what a host has to do with each
     hostile_guest.py unix://DIR PLAYER[:ARGUMENT]   # plays until SIGTERM; hvsock://PATH works as well
 
-    with play("garbage", "unix://" + folder) as guest:   # from a test
+    with play("noise", "unix://" + folder) as guest:   # from a test
         ...
 
 Whatever it is, a host has to end its command with an exit code that is not 0 and one line on stderr (printable, of a
