@@ -30,12 +30,6 @@ bool inUserNamespace() {
              numbers[2] == "4294967295");
 }
 
-Result<> checkSandbox(const std::string& sandbox) {
-    if (sandbox == "local" || sandbox == "vm" || sandbox.rfind("connect=", 0) == 0) return {};
-    return fail(Code::kInvalidArgument, "invalid sandbox \"" + base::printable(sandbox) +
-                                            "\": not local, vm or connect=ADDRESS");
-}
-
 Result<> readCgroupManager(const Arguments& arguments, Globals& globals) {
     globals.systemd_cgroup = arguments.isSet("systemd-cgroup");
     const std::string& manager = arguments.text("cgroup-manager");
@@ -53,6 +47,12 @@ Result<> readCgroupManager(const Arguments& arguments, Globals& globals) {
 std::string environmentValue(const char* name) {
     const char* value = std::getenv(name);
     return value == nullptr ? "" : value;
+}
+
+Result<> checkSandbox(const std::string& sandbox) {
+    if (sandbox == "local" || sandbox == "vm" || sandbox.rfind("connect=", 0) == 0) return {};
+    return fail(Code::kInvalidArgument, "invalid sandbox \"" + base::printable(sandbox) +
+                                            "\": not local, vm or connect=ADDRESS");
 }
 
 RootDefault defaultRoot(unsigned euid, bool in_user_namespace, std::string_view xdg_runtime_dir,
@@ -99,8 +99,8 @@ Result<Globals> resolveGlobals(const Arguments& arguments) {
     ARCA_CHECK(readCgroupManager(arguments, globals));
     globals.sandbox = arguments.text("sandbox");
     if (globals.sandbox.empty()) globals.sandbox = environmentValue("ARCA_SANDBOX");
-    if (globals.sandbox.empty()) globals.sandbox = "local";
-    ARCA_CHECK(checkSandbox(globals.sandbox));
+    if (!globals.sandbox.empty()) ARCA_CHECK(checkSandbox(globals.sandbox));
+    globals.configuration = arguments.text("configuration");
     return globals;
 }
 

@@ -16,8 +16,9 @@ struct Globals {
     bool root_sticky = false;  // below XDG_RUNTIME_DIR, where cleaners spare sticky directories
     bool systemd_cgroup = false;
     bool cgroups_disabled = false;
-    std::string rootless;  // "auto", "true" or "false"
-    std::string sandbox;   // "local", "vm" or "connect=ADDRESS"
+    std::string rootless;       // "auto", "true" or "false"
+    std::string sandbox;        // "local", "vm" or "connect=ADDRESS"; "" when not said here
+    std::string configuration;  // --configuration
 };
 
 // Descriptors 3..3+count-1 of ours become those of the program.
@@ -34,6 +35,9 @@ struct Context {
 
 // Checks the values of global flags and fills in the defaults, from the environment too.
 base::Result<Globals> resolveGlobals(const Arguments& globals);
+
+// kInvalidArgument for what is none of the three kinds.
+base::Result<> checkSandbox(const std::string& sandbox);
 
 // Checks that the descriptors which --preserve-fds (`count_text`, may be "") and, when
 // `listen_fds`, the socket activation variables promise are open. To be called before the program

@@ -18,6 +18,8 @@ constexpr auto kGlobal = std::to_array<Flag>({
     {"log-level", 0, kText, "LEVEL", "error, warning or debug"},
     {"debug", 0, kBool, "", "log debug lines too"},
     {"sandbox", 0, kText, "KIND", "local (default), vm or connect=ADDRESS"},
+    {"configuration", 0, kText, "FILE",
+     "the host's configuration; default /etc/arca-runtime/config.json"},
     {"systemd-cgroup", 0, kBool, "", "cgroupsPath is slice:prefix:name, made by systemd"},
     {"cgroup-manager", 0, kText, "KIND", "cgroupfs (default), systemd or disabled"},
     {"rootless", 0, kText, "MODE", "true, false or auto (default)"},

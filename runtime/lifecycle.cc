@@ -10,6 +10,7 @@
 #include "base/ids.h"
 #include "base/log.h"
 #include "hooks/hook_runner.h"
+#include "proto/lease_protocol.h"
 #include "runtime/body.h"
 #include "runtime/bundle.h"
 #include "runtime/notify.h"
@@ -69,7 +70,6 @@ Record newRecord(const Context& context, const std::string& id, const Bundle& bu
     record.annotations = bundle.spec.annotations;
     record.owner = ::geteuid();
     record.rootless = context.globals.rootless;
-    record.sandbox = context.globals.sandbox;
     record.private_pid_namespace = bundle.spec.newNamespace(spec::NamespaceType::kPid);
     record.home_given = hasHome(*bundle.spec.process);
     record.hooks.startContainer = bundle.spec.hooks.startContainer;
@@ -78,12 +78,47 @@ Record newRecord(const Context& context, const std::string& id, const Bundle& bu
     return record;
 }
 
+// A container of a pod goes into the sandbox of the pod's first one.
+// Source: the annotations of containerd's CRI plugin, and of CRI-O, which podman uses too.
+std::string sandboxOwner(const spec::Annotations& annotations, const std::string& id) {
+    constexpr const char* kKinds[][2] = {
+        {"io.kubernetes.cri.container-type", "io.kubernetes.cri.sandbox-id"},
+        {"io.kubernetes.cri-o.ContainerType", "io.kubernetes.cri-o.SandboxID"}};
+    for (const auto& [type, owner] : kKinds) {
+        const auto kind = annotations.find(type);
+        const auto name = annotations.find(owner);
+        if (kind == annotations.end() || name == annotations.end()) continue;
+        if (kind->second == "container") return name->second;
+    }
+    return id;
+}
+
+// Flag, variable, configuration file, then what that allows annotations to say; the choice goes
+// into `record`.
+Result<Settings> chooseSandbox(const Context& context, const spec::Annotations& annotations,
+                               Record& record) {
+    record.sandbox_id = record.id;
+    // With everything said on the command line an unreadable file must still be noticed.
+    ARCA_TRY(Settings settings, readSettings(context.globals.configuration));
+    ARCA_CHECK(applyAnnotations(annotations, settings));
+    record.sandbox = context.globals.sandbox;
+    if (record.sandbox.empty()) record.sandbox = settings.sandbox;
+    if (record.sandbox.empty()) record.sandbox = "local";
+    ARCA_CHECK(checkSandbox(record.sandbox));
+    if (record.sandbox != "local") {
+        record.sandbox_id = sandboxOwner(annotations, record.id);
+        ARCA_CHECK(base::validateId(record.sandbox_id));
+    }
+    return settings;
+}
+
 ProcessRequest initRequest(const Context& context, const Bundle& bundle, const Record& record) {
     const Arguments& arguments = context.arguments;
     ProcessRequest request;
     request.container_id = record.id;
     request.process_id = record.id;
-    request.configuration = spec::writeSpec(bundle.spec);
+    if (record.sandbox == "local") request.configuration = spec::writeSpec(bundle.spec);
+    request.spec = &bundle.spec;
     ProcessOptions options;
     options.bundle = bundle.path;
     options.no_pivot = arguments.isSet("no-pivot");
@@ -157,7 +192,8 @@ Result<Container> openContainer(const Context& context, const std::string& id, L
     ARCA_TRY(ContainerDir dir, store.find(id));
     if (lock == Lock::kTake) ARCA_CHECK(dir.lock());
     ARCA_TRY(Record record, dir.load());
-    ARCA_TRY(std::unique_ptr<Driver> driver, openDriver(record.sandbox, store.fd()));
+    ARCA_TRY(std::unique_ptr<Driver> driver,
+             openDriver({record.sandbox, record.sandbox_id, store.fd(), nullptr}));
     return Container{std::move(store), std::move(dir), std::move(record), std::move(driver)};
 }
 
@@ -176,11 +212,13 @@ Result<CreatedContainer> createContainer(const Context& context, Action action,
              connectHandOver(arguments.text("console-socket"), arguments.text("pidfd-socket")));
 
     ARCA_TRY(StateStore store, StateStore::open(context.globals, StateStore::Missing::kMake));
-    ARCA_TRY(std::unique_ptr<Driver> driver, openDriver(context.globals.sandbox, store.fd()));
+    Record record = newRecord(context, id, bundle);
+    ARCA_TRY(const Settings settings, chooseSandbox(context, bundle.spec.annotations, record));
+    ARCA_TRY(std::unique_ptr<Driver> driver,
+             openDriver({record.sandbox, record.sandbox_id, store.fd(), &settings}));
     driver->setInterrupts(&signals);
     ARCA_TRY(ContainerDir dir, store.reserve(id));
-    Container container{std::move(store), std::move(dir), newRecord(context, id, bundle),
-                        std::move(driver)};
+    Container container{std::move(store), std::move(dir), std::move(record), std::move(driver)};
     auto made = makeInit(context, action, signals, bundle, sockets, container);
     if (!made) {
         undoCreate(container, bundle.spec.hooks);
@@ -228,6 +266,13 @@ Result<> killInit(Container& container) {
     ARCA_TRY(const bool ended, base::waitExit(pidfd->get(), kKillPatience));
     if (!ended) return fail(Code::kDeadlineExceeded, texts::kInitStillRunning);
     return {};
+}
+
+void reportLoss(Container& container, int exit_code) {
+    if (exit_code != proto::kLostExitCode) return;
+    const std::string reason = container.driver->lossReason();
+    if (reason.empty()) return;
+    base::log::error("container " + container.record.id + ": its sandbox was lost: " + reason);
 }
 
 Result<> destroyContainer(Container& container, PoststopHooks hooks) {

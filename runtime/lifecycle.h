@@ -51,6 +51,10 @@ base::Result<> killInit(Container& container);
 enum class PoststopHooks { kRun, kSkip };
 base::Result<> destroyContainer(Container& container, PoststopHooks hooks = PoststopHooks::kRun);
 
+// After a wait in the foreground: logs an error when the exit code is that of a process whose
+// sandbox was lost, and it was.
+void reportLoss(Container& container, int exit_code);
+
 // An error of createProcess() or startProcess() in runc's words: what the process itself met is
 // "unable to start container process: ...".
 base::Error processError(const base::Error& error);

@@ -62,7 +62,8 @@ std::string_view readyLine(std::string_view message) {
 Result<> addNotifySocket(const ContainerDir& dir, spec::Spec& spec) {
     if (environmentValue("NOTIFY_SOCKET").empty()) return {};
     // Open to every user of the container; outside of it the state root keeps others away.
-    if (::mkdirat(dir.fd(), kFolder, 0755) != 0 && errno != EEXIST) return failErrno("mkdir notify");
+    if (::mkdirat(dir.fd(), kFolder, 0755) != 0 && errno != EEXIST)
+        return failErrno("mkdir notify");
     if (::fchmodat(dir.fd(), kFolder, 0755, 0) != 0) return failErrno("chmod notify");
     char buffer[4096];
     const ssize_t n = ::readlink(base::fdPath(dir.fd()).c_str(), buffer, sizeof buffer);

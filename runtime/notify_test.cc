@@ -1,8 +1,8 @@
 #include "runtime/notify.h"
 
-#include <sys/stat.h>
 #include <stdlib.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 
 #include <boost/test/unit_test.hpp>
@@ -32,8 +32,8 @@ struct Fixture {
     Fixture() {
         const std::string path = scratch.file("host.sock");
         const sockaddr_un address = addressOf(path);
-        BOOST_TEST_REQUIRE(::bind(host.get(), reinterpret_cast<const sockaddr*>(&address),
-                                  sizeof address) == 0);
+        BOOST_TEST_REQUIRE(
+            ::bind(host.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0);
         (void)::setenv("NOTIFY_SOCKET", path.c_str(), 1);
         BOOST_TEST_REQUIRE(::mkdir(scratch.file("c1").c_str(), 0700) == 0);
     }
@@ -49,8 +49,8 @@ struct Fixture {
         const UniqueFd client(::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
         const sockaddr_un address = addressOf(scratch.file("c1/notify/notify.sock"));
         BOOST_TEST(::sendto(client.get(), text.data(), text.size(), 0,
-                            reinterpret_cast<const sockaddr*>(&address), sizeof address) ==
-                   static_cast<ssize_t>(text.size()));
+                            reinterpret_cast<const sockaddr*>(&address),
+                            sizeof address) == static_cast<ssize_t>(text.size()));
     }
     std::string heard() const {
         auto message = base::receiveMessage(host.get(), std::chrono::seconds(5));
@@ -109,9 +109,7 @@ BOOST_AUTO_TEST_CASE(who_waits_names_the_main_process_and_is_heard_out) {
     say("READY=1");
     const auto start = base::processStartTime(::getpid());
     bool waited = false;
-    std::thread waiter([&] {
-        waited = proxy->waitReady({::getpid(), *start}).has_value();
-    });
+    std::thread waiter([&] { waited = proxy->waitReady({::getpid(), *start}).has_value(); });
     BOOST_TEST(heard() == "READY=1\n");
     BOOST_TEST(heard() == "MAINPID=" + std::to_string(::getpid()) + "\n");
     {

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "base/files.h"
+#include "base/strings.h"
 #include "runtime/context.h"
 
 namespace arca::runtime {
@@ -14,12 +15,20 @@ using base::Code;
 using base::fail;
 using base::Result;
 
-Result<Program> findProgram(const std::string& name) {
+namespace {
+
+Result<std::string> ownFolder() {
     char buffer[4096];
     const ssize_t n = ::readlink("/proc/self/exe", buffer, sizeof buffer);
     if (n < 0) return base::failErrno("readlink /proc/self/exe");
     const std::string self(buffer, static_cast<size_t>(n));
-    const std::string dir = self.substr(0, self.rfind('/'));
+    return self.substr(0, self.rfind('/'));
+}
+
+}  // namespace
+
+Result<Program> findProgram(const std::string& name) {
+    ARCA_TRY(const std::string dir, ownFolder());
     std::vector<std::string> places{dir, dir + "/../libexec/arca-runtime"};
     const std::string from_environment = environmentValue("ARCA_LIBEXEC");
     if (!from_environment.empty()) places.push_back(from_environment);
@@ -31,8 +40,23 @@ Result<Program> findProgram(const std::string& name) {
             return fail(std::move(fd).error());
         }
     }
-    return fail(Code::kNotFound, "program " + name + " is neither beside " + self +
+    return fail(Code::kNotFound, "program " + name + " is neither in " + dir +
                                      " nor in ../libexec/arca-runtime nor in $ARCA_LIBEXEC");
+}
+
+Result<std::string> findGuestFile(const std::string& name) {
+    ARCA_TRY(const std::string dir, ownFolder());
+    std::vector<std::string> places{dir + "/../guest", dir + "/../libexec/arca-runtime/guest"};
+    const std::string from_environment = environmentValue("ARCA_LIBEXEC");
+    if (!from_environment.empty()) places.push_back(from_environment + "/guest");
+    for (const std::string& place : places) {
+        std::string path = base::cleanPath(place + "/" + name);
+        if (::access(path.c_str(), R_OK) == 0) return path;
+    }
+    return fail(Code::kNotFound, "the guest's " + name + " is neither in " +
+                                     base::cleanPath(places.front()) +
+                                     " nor in ../libexec/arca-runtime/guest nor in "
+                                     "$ARCA_LIBEXEC/guest; the configuration can name one");
 }
 
 }  // namespace arca::runtime

@@ -1,4 +1,4 @@
-// Finds the programs that belong to this one: vmexec and vminitd.
+// Finds the programs that belong to this one (vmexec, vminitd, ...) and the guest's files.
 #pragma once
 
 #include <string>
@@ -16,5 +16,9 @@ struct Program {
 // Looks beside our own file, then in ../libexec/arca-runtime from there, then in $ARCA_LIBEXEC.
 // kNotFound when it is in none of them.
 base::Result<Program> findProgram(const std::string& name);
+
+// The path of a guest's file (kernel, initramfs): in guest/ beside our own folder, in
+// ../libexec/arca-runtime/guest, or in $ARCA_LIBEXEC/guest. kNotFound when it is in none of them.
+base::Result<std::string> findGuestFile(const std::string& name);
 
 }  // namespace arca::runtime

@@ -63,6 +63,8 @@ Record decode(const Json& json) {
     record.owner = json.at("owner").get<uid_t>();
     record.rootless = json.at("rootless").get<std::string>();
     record.sandbox = json.at("sandbox").get<std::string>();
+    // Records of earlier versions have none: each container had its own.
+    record.sandbox_id = json.value("sandbox_id", record.id);
     record.private_pid_namespace = json.at("private_pid_namespace").get<bool>();
     record.home_given = json.at("home_given").get<bool>();
     if (json.contains("annotations")) {
@@ -92,6 +94,7 @@ std::string writeRecord(const Record& record) {
               {"owner", record.owner},
               {"rootless", record.rootless},
               {"sandbox", record.sandbox},
+              {"sandbox_id", record.sandbox_id},
               {"private_pid_namespace", record.private_pid_namespace},
               {"home_given", record.home_given}};
     if (!record.annotations.empty()) json["annotations"] = record.annotations;

@@ -32,8 +32,9 @@ struct Record {
     std::string oci_version;
     spec::Annotations annotations;
     uid_t owner = 0;
-    std::string rootless;  // the creator's --rootless
-    std::string sandbox;   // which driver has it
+    std::string rootless;    // the creator's --rootless
+    std::string sandbox;     // which driver has it
+    std::string sandbox_id;  // the container that owns the sandbox; of `local` its own id
     // The configuration's own pid namespace: when its init ends, the kernel ends the rest.
     bool private_pid_namespace = false;
     // HOME was in the configuration; else the agent added it for the init's user.

@@ -54,6 +54,25 @@ bool closeOnExecFrom(unsigned first) noexcept {
 }
 
 // CHILD SIDE
+[[noreturn]] void standInChild(const StandInPlan& plan) noexcept {
+    const auto die = [&] {
+        *plan.error = errno;
+        ::_exit(127);
+    };
+    for (int fd = 0; fd < 3; ++fd) {
+        if (::dup2(plan.stdio_fd, fd) < 0) die();
+    }
+    if (!closeOnExecFrom(3)) die();
+    for (unsigned long i = 0; i < plan.kept_count; ++i) {
+        if (::fcntl(plan.kept[i], F_SETFD, 0) != 0) die();
+    }
+    resetSignals();
+    (void)::syscall(SYS_execveat, plan.program_fd, "", plan.argv, plan.envp, AT_EMPTY_PATH);
+    die();
+    __builtin_unreachable();
+}
+
+// CHILD SIDE
 [[noreturn]] void agentChild(const AgentPlan& plan) noexcept {
     // A new session before the second fork: the grandchild is no leader, so that it can never get
     // a controlling terminal, and it is nobody's child but init's (or the subreaper's).
@@ -63,8 +82,8 @@ bool closeOnExecFrom(unsigned first) noexcept {
     bool good = pid == 0;
     good = good && ::dup2(plan.null_fd, 0) >= 0 && ::dup2(plan.null_fd, 1) >= 0 &&
            ::dup2(plan.log_fd, 2) >= 0;
-    for (int i = 0; i < 4; ++i) good = good && ::dup2(plan.fds[i], 3 + i) >= 0;
-    good = good && closeOnExecFrom(7) && ::chdir("/") == 0;
+    for (int i = 0; i < plan.fd_count; ++i) good = good && ::dup2(plan.fds[i], 3 + i) >= 0;
+    good = good && closeOnExecFrom(3U + static_cast<unsigned>(plan.fd_count)) && ::chdir("/") == 0;
     if (good) {
         // A caller's score (containerd's is near -1000) is not for the agent. Best effort.
         const int fd = ::open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);

@@ -118,6 +118,10 @@ ServerUnaryReactor* ContextService::ProxyVsock(CallbackServerContext* context,
         request->action() != wire::ProxyVsockRequest::OUT_OF) {
         return answer(context, {StatusCode::INVALID_ARGUMENT, "proxyVsock: unknown action"});
     }
+    // VMADDR_PORT_ANY: some port that nobody would know of.
+    if (request->vsock_port() == UINT32_MAX) {
+        return answer(context, {StatusCode::INVALID_ARGUMENT, "proxyVsock: no port is given"});
+    }
     ProxyRequest proxy{.id = request->id(),
                        .direction = request->action() == wire::ProxyVsockRequest::INTO
                                         ? ProxyRequest::Direction::kInto

@@ -41,8 +41,11 @@ class RpcServer {
     };
     // Starts gRPC's threads. The parts must outlive the server.
     explicit RpcServer(const Parts& parts);
-    // The loop must still be running, on another thread.
+    // shutDown(), unless that was called.
     ~RpcServer();
+    // Ends every call and every proxy. Not on the loop's thread, and while the loop runs: held
+    // calls end there.
+    void shutDown();
 
     // Serves a connected stream socket until its peer closes it.
     void serve(base::UniqueFd connection);

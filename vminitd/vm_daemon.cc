@@ -14,6 +14,7 @@
 
 #include <map>
 #include <memory>
+#include <thread>
 #include <utility>
 
 #include "base/files.h"
@@ -109,6 +110,12 @@ class Acceptor {
         ARCA_TRY(watch_,
                  Watch::make(loop_, listener_->fd(), EPOLLIN, [this](uint32_t) { acceptOne(); }));
         return {};
+    }
+
+    // No connection is taken from now on.
+    void stop() {
+        pause_ = Timer();
+        watch_.reset();
     }
 
  private:
@@ -220,11 +227,21 @@ Result<> runVmAgent(const VmOptions& options) {
     Acceptor acceptor(*loop, rpc, std::move(listener));
     ARCA_CHECK(acceptor.start());
     EndSignals signals;
-    ARCA_CHECK(signals.start(*loop, [&, first] { first ? power.shutDown() : loop->stop(); }));
+    std::thread ending;
+    ARCA_CHECK(signals.start(*loop, [&, first] {
+        if (first) return power.shutDown();
+        if (ending.joinable()) return;
+        acceptor.stop();
+        ending = std::thread([&] {
+            rpc.shutDown();
+            loop->post([&] { loop->stop(); });
+        });
+    }));
     base::log::info("serving " + transport->address());
     if (first) modules.whenLoaded(mountBinfmtMisc);
     modules.loadRest(*loop);
     loop->run();
+    if (ending.joinable()) ending.join();
     return {};
 }
 

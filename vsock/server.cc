@@ -9,7 +9,6 @@
 
 namespace arca::vsock {
 
-using base::failErrno;
 using base::Result;
 using base::UniqueFd;
 namespace log = base::log;

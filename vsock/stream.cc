@@ -14,8 +14,6 @@
 namespace arca::vsock {
 namespace {
 
-using base::Code;
-using base::fail;
 using base::Result;
 
 constexpr uint32_t kBaseEvents = EPOLLIN | EPOLLRDHUP | EPOLLET;

@@ -19,7 +19,8 @@ struct Bench : StreamListener {
         : loop(makeLoop()), stream(*loop, *this, {5000, 77}, origin, space) {
         auto [ours, theirs] = makePair();
         host = std::move(theirs);
-        BOOST_TEST_REQUIRE(bool(stream.start(std::move(ours))));
+        const bool accepted = bool(stream.start(std::move(ours)));
+        BOOST_TEST_REQUIRE(accepted);
         stream.onCredit(65536, 0);
     }
     void onStreamChanged(Stream& /*stream*/) override { ++changes; }

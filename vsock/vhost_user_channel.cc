@@ -14,7 +14,6 @@ using base::Code;
 using base::fail;
 using base::failErrno;
 using base::Result;
-using base::UniqueFd;
 
 struct WireHeader {
     uint32_t request;

@@ -41,7 +41,8 @@ struct Bench {
           })) {
         auto [ours, theirs] = makePair();
         vmm = std::move(theirs);
-        BOOST_TEST_REQUIRE(bool(session->start(std::move(ours))));
+        const bool accepted = bool(session->start(std::move(ours)));
+        BOOST_TEST_REQUIRE(accepted);
     }
     void run() {
         for (int i = 0; i < 4; ++i) {
@@ -144,7 +145,8 @@ BOOST_AUTO_TEST_CASE(a_set_up_device_moves_packets) {
     bench.setUp();
     BOOST_TEST(bench.alive());
     auto [ours, client] = makePair();
-    BOOST_TEST(bool(bench.device.connect(std::move(ours), 7)));
+    const bool accepted = bool(bench.device.connect(std::move(ours), 7));
+    BOOST_TEST(accepted);
     // A buffer for the request, written by hand where the rings lie.
     FakeGuest guest;
     guest.postBuffer();
@@ -168,7 +170,8 @@ BOOST_AUTO_TEST_CASE(a_closed_connection_leaves_nothing_behind) {
         Bench bench;
         bench.setUp();
         auto [ours, client] = makePair();
-        BOOST_TEST(bool(bench.device.connect(std::move(ours), 7)));
+        const bool accepted = bool(bench.device.connect(std::move(ours), 7));
+        BOOST_TEST(accepted);
         bench.vmm.reset();
         bench.run();
         BOOST_TEST(bench.ended == 1);
@@ -289,7 +292,8 @@ BOOST_AUTO_TEST_CASE(a_reset_forgets_everything) {
     (void)bench.say(Request::kResetOwner);
     BOOST_TEST(bench.alive());
     auto [ours, client] = makePair();
-    BOOST_TEST(!bench.device.connect(std::move(ours), 7));
+    const bool accepted = bool(bench.device.connect(std::move(ours), 7));
+    BOOST_TEST(!accepted);
 }
 
 BOOST_AUTO_TEST_SUITE_END()

@@ -1,5 +1,6 @@
 #include "vsock/virtqueue.h"
 
+#include <fcntl.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -117,11 +118,12 @@ BOOST_AUTO_TEST_CASE(impossible_tables_are_refused) {
 
 BOOST_AUTO_TEST_CASE(what_is_no_file_with_a_size_is_refused) {
     std::array<int, 2> ends{};
-    BOOST_TEST_REQUIRE(::pipe(ends.data()) == 0);
+    BOOST_TEST_REQUIRE(::pipe2(ends.data(), O_CLOEXEC) == 0);
     const UniqueFd write_end(ends[1]);
     std::vector<UniqueFd> files;
     files.emplace_back(ends[0]);
-    BOOST_TEST((mapError({{0, 0x1000, 0, 0}}, std::move(files)) == Code::kInvalidArgument));
+    const Code code = mapError({{0, 0x1000, 0, 0}}, std::move(files));
+    BOOST_TEST((code == Code::kInvalidArgument));
 }
 
 BOOST_AUTO_TEST_CASE(translation_stays_inside_and_crosses_adjacent_regions) {
@@ -336,26 +338,26 @@ BOOST_AUTO_TEST_CASE(interrupts_follow_the_drivers_flag) {
 
 BOOST_AUTO_TEST_CASE(interrupts_follow_the_event_index) {
     Bench bench(Direction::kDeviceReads, 8, EventIndex::kOn);
-    const size_t wish = bench.guest.from_guest.available + 4 + 2 * 8;
-    const auto completeOne = [&] {
+    const size_t wish = bench.guest.from_guest.available + 4 + 2UL * 8;
+    const auto complete_one = [&] {
         bench.offerOne();
         BOOST_TEST_REQUIRE((bench.peek() == Peek::kChain));
         bench.ring.complete(bench.chain, 0);
         bench.ring.publish();
     };
     bench.guest.put<uint16_t>(wish, 2);  // "when the third has been used"
-    completeOne();
+    complete_one();
     BOOST_TEST(!bench.ring.wantsInterrupt());
-    completeOne();
+    complete_one();
     BOOST_TEST(!bench.ring.wantsInterrupt());
-    completeOne();
+    complete_one();
     BOOST_TEST(bench.ring.wantsInterrupt());
-    completeOne();
+    complete_one();
     BOOST_TEST(!bench.ring.wantsInterrupt());
     bench.guest.put<uint16_t>(wish, 5);  // passed by a step of several
-    completeOne();
-    completeOne();
-    completeOne();
+    complete_one();
+    complete_one();
+    complete_one();
     BOOST_TEST(bench.ring.wantsInterrupt());
 }
 
@@ -372,7 +374,7 @@ BOOST_AUTO_TEST_CASE(arming_kicks_finds_what_came_before) {
         BOOST_TEST(!bench.ring.armKicks());
         BOOST_TEST(!bench.guest.noNotify(ring));
         if (event_index == EventIndex::kOn) {
-            BOOST_TEST(bench.guest.get<uint16_t>(ring.used + 4 + 8 * 8) == 1);
+            BOOST_TEST(bench.guest.get<uint16_t>(ring.used + 4 + 8UL * 8) == 1);
         }
     }
 }

@@ -236,6 +236,7 @@ int main() {
                                                                      {1029, &stall},
                                                                      {1024, &echo}}};
     std::vector<std::thread> servers;
+    servers.reserve(kPorts.size());
     for (const auto& [port, handler] : kPorts) servers.emplace_back(serve, listenOn(port), handler);
     std::puts("vm_guest: ready");
     (void)std::fflush(stdout);

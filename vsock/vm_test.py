@@ -1,267 +1,23 @@
 #!/usr/bin/env python3
-"""arca-vsock with a real guest kernel: QEMU (q35, TCG), Debian's cloud kernel, its own virtio-vsock driver.
+"""arca-vsock with a real guest kernel.
 
 Boots a VM whose only program is vsock_vm_guest and checks, from the host's side, what a stream must hold: bytes both
-ways, half-close, many streams, a reader that stops, refusals, deaths. ARCA_VSOCK and ARCA_VSOCK_GUEST name the two
-programs; needs qemu-system-x86, busybox-static, apt-get's package lists or a kernel in the cache (guest_kernel.py).
-With --measure it prints throughput and latency instead.
+ways, half-close, many streams, a reader that stops, refusals, deaths. What it needs: vm_world.py.
 """
 
 import concurrent.futures
 import contextlib
-import gzip
-import json
 import os
 import pathlib
-import shutil
 import signal
 import socket
 import stat
-import subprocess
-import sys
-import tempfile
 import threading
 import time
 import unittest
 
-import guest_kernel
-
-HERE = pathlib.Path(__file__).resolve().parent
-BUILT = HERE.parent / "build" / "release" / "bin"
-ARCA_VSOCK = os.environ.get("ARCA_VSOCK") or str(BUILT / "arca-vsock")
-GUEST = os.environ.get("ARCA_VSOCK_GUEST") or str(BUILT / "vsock_vm_guest")
-BUSYBOX = "/bin/busybox"
-QEMU = "qemu-system-x86_64"
-
-ECHO, SINK, SOURCE, STORE, CONTROL, STALL = range(1024, 1030)
-BOOT_SECONDS = 120  # a loaded machine takes 10
-SECONDS = 60        # no single exchange comes near it
-MIB = 1 << 20
-
-INIT = """#!/bin/busybox sh
-/bin/busybox mount -t proc proc /proc
-/bin/busybox mount -t sysfs sys /sys
-/bin/busybox mount -t devtmpfs dev /dev
-for module in /modules/*.ko; do
-    /bin/busybox insmod "$module" || echo "cannot load $module"
-done
-exec /vm_guest
-"""
-
-
-def cpio_archive(entries):
-    """An initramfs: (name, mode, content) in the `newc` format."""
-    out = bytearray()
-
-    def add(name, mode, data):
-        fields = [add.inode, mode, 0, 0, 1, 0, len(data), 0, 0, 0, 0, len(name) + 1, 0]
-        out.extend(b"070701" + b"".join(b"%08x" % field for field in fields) + name.encode() + b"\0")
-        out.extend(b"\0" * (-len(out) % 4))
-        out.extend(data)
-        out.extend(b"\0" * (-len(out) % 4))
-        add.inode += 1
-
-    add.inode = 1
-    for name, mode, data in entries:
-        add(name, mode, data)
-    add("TRAILER!!!", 0, b"")
-    return bytes(out)
-
-
-def initramfs(kernel):
-    directory, program = stat.S_IFDIR | 0o755, stat.S_IFREG | 0o755
-    entries = [(name, directory, b"") for name in ("bin", "dev", "modules", "proc", "sys")]
-    entries += [
-        ("bin/busybox", program, pathlib.Path(BUSYBOX).read_bytes()),
-        ("init", program, INIT.encode()),
-        ("vm_guest", program, pathlib.Path(GUEST).read_bytes()),
-    ]
-    entries += [("modules/" + path.name, stat.S_IFREG | 0o644, path.read_bytes()) for path in kernel.modules]
-    return gzip.compress(cpio_archive(entries), 1)
-
-
-def until(condition, what, seconds=SECONDS):
-    deadline = time.monotonic() + seconds
-    while True:
-        value = condition()
-        if value:
-            return value
-        if time.monotonic() > deadline:
-            raise AssertionError(f"within {seconds} s this did not happen: {what}")
-        time.sleep(0.01)
-
-
-class Backend:
-    """An arca-vsock with its sockets in a folder of its own."""
-
-    def __init__(self, folder, *flags, cid=3):
-        self.folder = str(folder)
-        self.base = os.path.join(self.folder, "vsock.sock")
-        self.vhost_user = os.path.join(self.folder, "vhost-user.sock")
-        self.log = os.path.join(self.folder, "arca-vsock.log")
-        ready, ready_inside = os.pipe()
-        with open(ready, "rb") as ready_file:
-            self.process = subprocess.Popen(
-                [ARCA_VSOCK, "--vhost-user", self.vhost_user, "--base", self.base, "--cid", str(cid),
-                 "--log", self.log, "--ready-fd", str(ready_inside), *flags],
-                pass_fds=[ready_inside], stdin=subprocess.DEVNULL)
-            os.close(ready_inside)
-            if ready_file.read() != b"\n":
-                raise AssertionError(f"arca-vsock did not start, exit code {self.process.wait(SECONDS)}: "
-                                     + self.log_text())
-
-    def log_text(self):
-        with contextlib.suppress(FileNotFoundError):
-            return pathlib.Path(self.log).read_text(encoding="utf-8")
-        return ""
-
-    def dial(self, port, seconds=SECONDS):
-        """A stream to a port of the guest."""
-        stream = socket.socket(socket.AF_UNIX)
-        stream.settimeout(seconds)
-        try:
-            stream.connect(self.base)
-            stream.sendall(b"CONNECT %d\n" % port)
-            line = b""
-            while not line.endswith(b"\n"):
-                byte = stream.recv(1)
-                if not byte:
-                    raise ConnectionResetError(f"port {port}: closed after {line!r}")
-                line += byte
-            word, number = line.split()
-            if word != b"OK" or int(number) < 0:
-                raise AssertionError(f"handshake: {line!r}")
-        except BaseException:
-            stream.close()
-            raise
-        return stream
-
-    def listen(self, port, backlog=256):
-        listener = socket.socket(socket.AF_UNIX)
-        listener.settimeout(SECONDS)
-        path = f"{self.base}_{port}"
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(path)
-        listener.bind(path)
-        listener.listen(backlog)
-        return listener
-
-    def command(self, line):
-        """Has the guest carry out a command; gives its answer."""
-        with self.dial(CONTROL) as stream:
-            stream.sendall(line.encode() + b"\n")
-            return read_all(stream).decode().rstrip("\n")
-
-    def stop(self):
-        if self.process.poll() is None:
-            self.process.kill()
-        self.process.wait(SECONDS)
-
-
-class Vm:
-    def __init__(self, folder, backend, kernel, image):
-        self.console = os.path.join(str(folder), "console.log")
-        self.monitor_path = os.path.join(str(folder), "qmp.sock")
-        self.backend = backend
-        self.process = subprocess.Popen(
-            ["nice", "-n", "5", QEMU, "-M", "q35,memory-backend=mem", "-accel", "tcg", "-cpu", "max", "-smp", "1",
-             "-m", "512",
-             "-object", "memory-backend-memfd,id=mem,size=512M,share=on",
-             "-chardev", f"socket,id=vsock,path={backend.vhost_user}", "-device", "vhost-user-vsock-pci,chardev=vsock",
-             "-nodefaults", "-no-user-config", "-nographic", "-serial", f"file:{self.console}",
-             "-qmp", f"unix:{self.monitor_path},server=on,wait=off",
-             "-kernel", str(kernel.image), "-initrd", image,
-             "-append", "console=ttyS0 quiet panic=-1 rdinit=/init"],
-            stdin=subprocess.DEVNULL)
-
-    def wait_ready(self):
-        """Waits until the guest answers on its echo port."""
-        def answers():
-            if self.process.poll() is not None:
-                raise AssertionError(f"QEMU ended with {self.process.returncode}: {self.console_text()}")
-            try:
-                self.backend.dial(ECHO, 5).close()
-                return True
-            except OSError:
-                return False
-        until(answers, "the guest answers", BOOT_SECONDS)
-
-    def console_text(self):
-        with contextlib.suppress(FileNotFoundError):
-            return pathlib.Path(self.console).read_text(encoding="utf-8", errors="replace")
-        return ""
-
-    def monitor(self, *commands):
-        with socket.socket(socket.AF_UNIX) as monitor:
-            monitor.settimeout(SECONDS)
-            monitor.connect(self.monitor_path)
-            lines = monitor.makefile("rw", encoding="utf-8")
-            lines.readline()
-            for command in ("qmp_capabilities", *commands):
-                lines.write(json.dumps({"execute": command}) + "\n")
-                lines.flush()
-                while "return" not in (answer := json.loads(lines.readline())):
-                    if "error" in answer:
-                        raise AssertionError(f"{command}: {answer}")
-
-    def stop(self):
-        if self.process.poll() is None:
-            self.process.kill()
-        self.process.wait(SECONDS)
-
-
-def read_all(stream):
-    parts = []
-    while part := stream.recv(1 << 18):
-        parts.append(part)
-    return b"".join(parts)
-
-
-def read_exactly(stream, count):
-    parts = []
-    while count > 0:
-        part = stream.recv(min(count, 1 << 18))
-        if not part:
-            raise AssertionError(f"the stream ended {count} bytes early")
-        parts.append(part)
-        count -= len(part)
-    return b"".join(parts)
-
-
-def ended(stream):
-    """True when the other side has closed, whichever way the kernel tells."""
-    try:
-        return stream.recv(1) == b""
-    except ConnectionResetError:
-        return True
-
-
-class World:
-    """A folder, a backend and a VM, and their end."""
-
-    kernel = None
-    image = None
-
-    def __init__(self, *flags):
-        self.folder = pathlib.Path(tempfile.mkdtemp(prefix="arca-vsock-"))
-        if World.kernel is None:
-            World.kernel = guest_kernel.prepare()
-            World.image = initramfs(World.kernel)
-        (self.folder / "initramfs").write_bytes(World.image)
-        self.vms = []
-        self.backend = Backend(self.folder, *flags)
-
-    def boot(self):
-        vm = Vm(self.folder, self.backend, World.kernel, str(self.folder / "initramfs"))
-        self.vms.append(vm)
-        vm.wait_ready()
-        return vm
-
-    def close(self):
-        for vm in self.vms:
-            vm.stop()
-        self.backend.stop()
-        shutil.rmtree(self.folder)
+from vm_world import (BOOT_SECONDS, ECHO, MIB, SECONDS, SINK, SOURCE, STALL, STORE, World, check_programs, ended,
+                      read_all, read_exactly, until, until_full)
 
 
 class WithOneVm(unittest.TestCase):
@@ -374,7 +130,7 @@ class WithOneVm(unittest.TestCase):
             for _ in range(8):
                 stalled = stack.enter_context(self.backend.dial(SOURCE))
                 stalled.sendall(b"%d\n" % (64 * MIB))
-            time.sleep(0.5)  # lets them fill every buffer on the way
+            until_full(stalled)
             start = time.monotonic()
             with self.backend.dial(SOURCE) as stream:
                 stream.sendall(b"%d\n" % (8 * MIB))
@@ -436,7 +192,7 @@ class WithOneVm(unittest.TestCase):
             connection, _ = listener.accept()
             with connection:
                 self.assertEqual(asked.result(SECONDS), "ok")
-                time.sleep(0.5)  # the guest has closed long before the first byte is read
+                until_full(connection)  # the guest has closed long before the first byte is read
                 self.assertEqual(len(read_all(connection)), 300000)
 
     def test_the_folder_and_the_process_are_closed_to_others(self):
@@ -494,6 +250,7 @@ class WithVmsOfTheirOwn(unittest.TestCase):
         with world.backend.dial(ECHO) as stream:
             world.backend.process.send_signal(signal.SIGKILL)
             self.assertTrue(ended(stream))
+        world.backend.process.wait(SECONDS)  # its listener may be the last that the kernel closes
         with self.assertRaises(ConnectionRefusedError):
             world.backend.dial(ECHO)
 
@@ -530,82 +287,6 @@ class WithVmsOfTheirOwn(unittest.TestCase):
         self.assertEqual(world.backend.process.wait(5), 0)
 
 
-def measure():
-    """Throughput and latency of one VM, and what they cost in CPU time."""
-    world = World()
-    try:
-        start = time.monotonic()
-        world.boot()
-        print(f"boot to first stream      {time.monotonic() - start:8.2f} s")
-        backend = world.backend
-
-        def cpu_seconds():
-            status = pathlib.Path(f"/proc/{backend.process.pid}/stat").read_text(encoding="ascii")
-            fields = status.rsplit(")", 1)[1].split()
-            return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-        def report(name, size, action):
-            best = None
-            for _ in range(3):
-                used, start = cpu_seconds(), time.monotonic()
-                action()
-                figures = (time.monotonic() - start, cpu_seconds() - used)
-                best = min(best or figures, figures)
-            print(f"{name:25} {size / MIB / best[0]:8.1f} MiB/s   "
-                  f"arca-vsock {best[1] / size * (1 << 30):6.2f} s of CPU per GiB")
-
-        size = 256 * MIB
-        block = bytes(MIB)
-
-        def to_guest():
-            with backend.dial(SINK) as stream:
-                for _ in range(size // MIB):
-                    stream.sendall(block)
-                stream.shutdown(socket.SHUT_WR)
-                assert read_all(stream) == b"%d\n" % size
-
-        def from_guest():
-            buffer = bytearray(MIB)
-            got = 0
-            with backend.dial(SOURCE) as stream:
-                stream.sendall(b"%d\n" % size)
-                while count := stream.recv_into(buffer):
-                    got += count
-            assert got == size
-
-        report("host to guest, 256 MiB", size, to_guest)
-        report("guest to host, 256 MiB", size, from_guest)
-        with backend.dial(ECHO) as stream:
-            times = []
-            for _ in range(3000):
-                start = time.perf_counter()
-                stream.sendall(b"p" * 64)
-                read_exactly(stream, 64)
-                times.append(time.perf_counter() - start)
-        times.sort()
-        print(f"64-byte round trip        {times[len(times) // 2] * 1e6:8.0f} us median, "
-              f"{times[len(times) * 99 // 100] * 1e6:.0f} us 99th percentile")
-        times = []
-        for _ in range(300):
-            start = time.perf_counter()
-            backend.dial(ECHO).close()
-            times.append(time.perf_counter() - start)
-        times.sort()
-        print(f"dial                      {times[len(times) // 2] * 1e6:8.0f} us median")
-    finally:
-        world.close()
-
-
-def main():
-    missing = [what for what in (ARCA_VSOCK, GUEST, BUSYBOX, QEMU) if shutil.which(what) is None]
-    if missing:
-        sys.exit("vm_test: not found: " + ", ".join(missing)
-                 + " (packages qemu-system-x86 and busybox-static; a release build)")
-    if sys.argv[1:] == ["--measure"]:
-        measure()
-    else:
-        unittest.main(verbosity=2)
-
-
 if __name__ == "__main__":
-    main()
+    check_programs()
+    unittest.main(verbosity=2)

@@ -18,7 +18,7 @@ from guest import Guest, apple_mounts, image_arguments, oci_mounts
 from machine import BUSYBOX, SECONDS, Machine, guest_image, guest_kernel, until
 from process_cases import FAILURE, ProcessCases
 
-import vm_test  # of vsock/: writes small initramfs archives
+import vm_world  # of vsock/: writes small initramfs archives
 
 DIAL = """
 #include <sys/socket.h>
@@ -212,7 +212,7 @@ class WithVmsOfTheirOwn(unittest.TestCase):
         entries += [("bin/busybox", program, pathlib.Path(BUSYBOX).read_bytes()), ("init", program, init.encode())]
         entries += [("modules/" + module.name, program, module.read_bytes()) for module in World.kernel.modules]
         small = World.folder / "small.img"
-        small.write_bytes(gzip.compress(vm_test.cpio_archive(entries), 1))
+        small.write_bytes(gzip.compress(vm_world.cpio_archive(entries), 1))
         vm, guest = self.boot(small, disks=[(disk, "ro")])
         done = guest.run("c", ["sh", "-c", "echo works; cat /proc/1/mounts"], namespaces=("mount",))
         self.assertTrue(done.out.startswith(b"works\n"), done.out)

@@ -15,8 +15,9 @@ using base::Result;
 
 // A directory without a record: a create or a delete died in it. There is nothing else of it, but
 // an agent that is alive may still know something.
-Result<> removeRemains(const Context& context, ContainerDir& dir, const StateStore& store) {
-    ARCA_TRY(const std::unique_ptr<Driver> driver, openDriver(context.globals.sandbox, store.fd()));
+Result<> removeRemains(ContainerDir& dir, const StateStore& store) {
+    ARCA_TRY(const std::unique_ptr<Driver> driver,
+             openDriver({"local", dir.id(), store.fd(), nullptr}));
     if (::faccessat(dir.fd(), "guest", F_OK, 0) == 0) {
         ARCA_CHECK(driver->deleteProcess(dir.id(), dir.id()));
     }
@@ -31,11 +32,12 @@ Result<> deleteOne(const Context& context, const std::string& id, bool force) {
     auto record = dir.load();
     if (!record) {
         const bool missing = record.error().code() == Code::kNotFound;
-        if (missing || force) ARCA_CHECK(removeRemains(context, dir, store));
+        if (missing || force) ARCA_CHECK(removeRemains(dir, store));
         if (!missing && force) return {};  // a torn record, which only force looks past
         return fail(std::move(record).error());
     }
-    ARCA_TRY(std::unique_ptr<Driver> driver, openDriver(record->sandbox, store.fd()));
+    ARCA_TRY(std::unique_ptr<Driver> driver,
+             openDriver({record->sandbox, record->sandbox_id, store.fd(), nullptr}));
     Container container{std::move(store), std::move(dir), std::move(*record), std::move(driver)};
     // With the lock held nobody is creating it: one that is half-made counts as stopped.
     ARCA_TRY(const Status status, container.status());

@@ -58,8 +58,9 @@ Result<spec::Process> wantedProcess(const Context& context, Container& container
     return processFromFlags(arguments, std::move(*own.process), container.record.home_given);
 }
 
+// `wrapper`: where the configuration is kept for as long as the request is used.
 Result<ProcessRequest> execRequest(const Context& context, const Container& container,
-                                   spec::Process process) {
+                                   spec::Process process, spec::Spec& wrapper) {
     const Arguments& arguments = context.arguments;
     ProcessOptions options;
     options.bundle = container.record.bundle;
@@ -75,11 +76,11 @@ Result<ProcessRequest> execRequest(const Context& context, const Container& cont
     request.container_id = container.record.id;
     request.process_id = newExecId();
     request.stdio = process.terminal ? Stdio::kTerminal : Stdio::kInherit;
-    spec::Spec wrapper;
     wrapper.ociVersion = container.record.oci_version;
     wrapper.root = spec::Root{container.record.rootfs, false};
     wrapper.process = std::move(process);
     request.configuration = spec::writeSpec(wrapper);
+    request.spec = &wrapper;
     request.options = writeOptions(options);
     request.inherited_fds = context.fds.count;
     return request;
@@ -121,7 +122,9 @@ Result<int> execCommand(Context& context) {
     ARCA_CHECK(checkTerminal(process.terminal, detach, arguments.given("console-socket")));
     ARCA_TRY(const HandOver sockets,
              connectHandOver(arguments.text("console-socket"), arguments.text("pidfd-socket")));
-    ARCA_TRY(const ProcessRequest request, execRequest(context, container, std::move(process)));
+    spec::Spec wrapper;
+    ARCA_TRY(const ProcessRequest request,
+             execRequest(context, container, std::move(process), wrapper));
     container.driver->setInterrupts(&signals);
     auto made = container.driver->createProcess(request);
     if (!made) {
@@ -141,6 +144,7 @@ Result<int> execCommand(Context& context) {
     job.terminal = std::move(made->terminal);
     job.on_long_wait = [&] { container.driver->disconnect(); };
     ARCA_TRY(const int code, waitInForeground(job, signals));
+    reportLoss(container, code);
     // The record goes with the container at the latest; the exit code is what counts here.
     auto deleted = container.driver->deleteProcess(container.record.id, request.process_id);
     if (!deleted) base::log::debug(deleted.error().message());

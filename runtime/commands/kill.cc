@@ -30,13 +30,7 @@ Result<> signalAll(Container& container, int signal_number) {
             if (std::find(done.begin(), done.end(), pid) != done.end()) continue;
             done.push_back(pid);
             fresh = true;
-            // A pidfd, so that the number cannot be reused between here and the signal; that it
-            // still was the container's when it was opened is as much as can be had.
-            const auto pidfd = base::openPidfd(pid);
-            if (!pidfd && pidfd.error().code() == Code::kNotFound) continue;
-            if (!pidfd) return fail(pidfd.error());
-            const auto sent = base::sendSignal(pidfd->get(), signal_number);
-            if (!sent && sent.error().code() != Code::kNotFound) return sent;
+            ARCA_CHECK(container.driver->signalProcess(pid, signal_number));
         }
         if (!fresh || signal_number != SIGKILL) break;
     }

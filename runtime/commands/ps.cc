@@ -57,6 +57,11 @@ Result<int> psCommand(Context& context) {
         ARCA_TRY(pids, container.driver->listProcesses(container.record.id));
     }
     if (format == "json") return printOut(pidsJson(pids));
+    if (!container.driver->sharesPids()) {
+        return fail(Code::kUnsupported,
+                    "ps: the processes are in a guest; only --format json is supported, or exec "
+                    "the container's own ps");
+    }
     ARCA_TRY(const std::string output, runPs({words.begin() + 1, words.end()}));
     ARCA_TRY(const std::string filtered, filterPs(output, pids));
     return printOut(filtered);

@@ -66,6 +66,7 @@ Result<int> runCommand(Context& context) {
     }
     job.notify = &*notify;
     ARCA_TRY(const int code, waitInForeground(job, signals));
+    reportLoss(container, code);
     if (!arguments.isSet("keep")) ARCA_CHECK(removeEnded(container));
     return code;
 }

@@ -115,6 +115,7 @@ Result<> spawnAgent(const Program& program, const std::string& root, const std::
                          null.get(),
                          log.get(),
                          {fds.rpc.get(), fds.attach.get(), fds.lock.get(), fds.dir.get()},
+                         4,
                          report_write.get()};
 
     sigset_t all;

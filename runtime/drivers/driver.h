@@ -19,6 +19,7 @@
 #include "base/unique_fd.h"
 #include "runtime/context.h"
 #include "runtime/record.h"
+#include "runtime/settings.h"
 #include "runtime/signals.h"
 #include "runtime/state_store.h"
 
@@ -29,6 +30,9 @@ enum class Status { kCreating, kCreated, kRunning, kPaused, kStopped };
 // As in state JSON.
 std::string_view statusName(Status status);
 
+// An error of the agent in the words that callers of runtimes know.
+base::Error agentError(const base::Error& error);
+
 enum class Stdio {
     kInherit,   // the program gets ours
     kTerminal,  // it gets a new terminal, whose master comes back
@@ -38,7 +42,8 @@ struct ProcessRequest {
     std::string container_id;
     std::string process_id;     // equal to container_id: the init
     std::string configuration;  // config.json, paths absolute; of an exec only `process` counts
-    std::string options;        // JSON: bundle, no_pivot, no_new_keyring, preserve_fds, ...
+    const spec::Spec* spec = nullptr;  // the same, parsed; borrowed
+    std::string options;               // JSON: bundle, no_pivot, no_new_keyring, preserve_fds, ...
     Stdio stdio = Stdio::kInherit;
     int inherited_fds = 0;  // descriptors 3..3+N-1 go to the program
     // Runs the prestart and createRuntime hooks, given the init's pid. May be empty for an exec.
@@ -102,6 +107,15 @@ class Driver {
     // The container's configuration as the agent completed it, for the defaults of exec.
     virtual base::Result<spec::Spec> configuration(const ContainerDir& dir) = 0;
 
+    // Sends a signal to one of listProcesses(). One that has ended is no error.
+    virtual base::Result<> signalProcess(pid_t pid, int signal_number) = 0;
+
+    // Whether the pids of listProcesses() are this host's.
+    [[nodiscard]] virtual bool sharesPids() const = 0;
+
+    // Why a process ended with the exit code of one whose sandbox was lost; "" when it was not.
+    virtual std::string lossReason() { return {}; }
+
     // Closes connections before a long wait, so that the agent can leave.
     virtual void disconnect() = 0;
 
@@ -109,8 +123,16 @@ class Driver {
     const SignalInbox* signals_ = nullptr;
 };
 
-// The driver of this kind; connects to nothing yet. `root_fd`, the state root, is borrowed and must
-// outlive it. kUnsupported for a kind that this build does not offer.
-base::Result<std::unique_ptr<Driver>> openDriver(const std::string& sandbox, int root_fd);
+// Which sandbox a driver is for.
+struct SandboxChoice {
+    std::string kind;                    // local, vm or connect=ADDRESS
+    std::string sandbox_id;              // the container that owns it
+    int root_fd = -1;                    // the state root; borrowed, must outlive the driver
+    const Settings* settings = nullptr;  // borrowed; needed by create and run only
+};
+
+// The driver for it; connects to nothing yet. kUnsupported for a kind that this build does not
+// offer.
+base::Result<std::unique_ptr<Driver>> openDriver(const SandboxChoice& choice);
 
 }  // namespace arca::runtime

@@ -121,11 +121,6 @@ class Attachment {
     MadeProcess process_;
 };
 
-// Errors of the agent in the words that callers of runtimes know.
-base::Error agentError(const base::Error& error) {
-    return {error.code(), innermostMessage(error.message()), error.sysErrno()};
-}
-
 // The directories in which the container can have been frozen, from the agent's record. Empty when
 // that is not there (yet).
 std::vector<std::string> freezerPaths(const ContainerDir& dir) {
@@ -354,26 +349,15 @@ Result<spec::Spec> LocalDriver::configuration(const ContainerDir& dir) {
     return spec::parseSpec(text, spec::Source::kWire);
 }
 
-std::string_view statusName(Status status) {
-    switch (status) {
-        case Status::kCreating:
-            return "creating";
-        case Status::kCreated:
-            return "created";
-        case Status::kRunning:
-            return "running";
-        case Status::kPaused:
-            return "paused";
-        case Status::kStopped:
-            return "stopped";
-    }
-    return "stopped";
-}
-
-Result<std::unique_ptr<Driver>> openDriver(const std::string& sandbox, int root_fd) {
-    if (sandbox == "local") return std::unique_ptr<Driver>(std::make_unique<LocalDriver>(root_fd));
-    return fail(Code::kUnsupported,
-                "sandbox \"" + sandbox + "\" is not supported yet; only \"local\" is");
+Result<> LocalDriver::signalProcess(pid_t pid, int signal_number) {
+    // A pidfd, so that the number cannot be reused between here and the signal; that it still was
+    // the container's when it was opened is as much as can be had.
+    const auto pidfd = base::openPidfd(pid);
+    if (!pidfd && pidfd.error().code() == Code::kNotFound) return {};
+    if (!pidfd) return fail(pidfd.error());
+    auto sent = base::sendSignal(pidfd->get(), signal_number);
+    if (!sent && sent.error().code() == Code::kNotFound) return {};
+    return sent;
 }
 
 }  // namespace arca::runtime

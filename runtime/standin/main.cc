@@ -1,7 +1,9 @@
 // arca-standin: the host's process for a container process in a VM.
 //
-//   arca-standin --lease-fd N [--log-fd N] [--terminal] [--unshare FLAGS] [--join-fd N]... [--title
-//   TEXT]
+//   arca-standin --lease-fd N [--ready-fd N] [--log-fd N] [--terminal] [--unshare FLAGS]
+//                [--join-fd N]... [--title TEXT]
+//
+// To --ready-fd goes one byte once it is in its namespaces, or the text of what went wrong.
 //
 // Its pid stands in the pid-file and in `state`; engines signal it, look up its namespaces and
 // cgroup, and learn of the container's end by reaping it. It forwards signals and window sizes over
@@ -37,6 +39,7 @@ constexpr int kMaxJoins = 8;
 
 struct Options {
     int lease_fd = -1;
+    int ready_fd = -1;
     int log_fd = -1;
     bool terminal =
         false;  // descriptors 0-2 are the terminal's slave: it becomes the controlling terminal
@@ -54,8 +57,10 @@ struct Options {
         ::strncat(line, reason, sizeof line - std::strlen(line) - 2);
     }
     ::strncat(line, "\n", sizeof line - std::strlen(line) - 1);
-    const int fd = options.log_fd >= 0 ? options.log_fd : STDERR_FILENO;
-    [[maybe_unused]] const ssize_t n = ::write(fd, line, std::strlen(line));
+    const bool ready = options.ready_fd < 0;
+    const int fd = !ready ? options.ready_fd : options.log_fd >= 0 ? options.log_fd : STDERR_FILENO;
+    const size_t length = std::strlen(line) - (ready ? 0 : 1);  // a message has no line end
+    [[maybe_unused]] const ssize_t n = ::write(fd, line, length);
     ::_exit(code);
 }
 
@@ -83,6 +88,8 @@ Options parse(int argc, char** argv) {
         const char* value = argv[++i];
         if (std::strcmp(name, "--lease-fd") == 0) {
             options.lease_fd = number(options, value);
+        } else if (std::strcmp(name, "--ready-fd") == 0) {
+            options.ready_fd = number(options, value);
         } else if (std::strcmp(name, "--log-fd") == 0) {
             options.log_fd = number(options, value);
         } else if (std::strcmp(name, "--unshare") == 0) {
@@ -102,7 +109,10 @@ Options parse(int argc, char** argv) {
 void keepOnly(const Options& options, int signal_fd) {
     for (unsigned fd = 3; fd < 1024; ++fd) {
         const int number = static_cast<int>(fd);
-        if (number == options.lease_fd || number == options.log_fd || number == signal_fd) continue;
+        if (number == options.lease_fd || number == options.log_fd || number == signal_fd ||
+            number == options.ready_fd) {
+            continue;
+        }
         (void)::close(number);
     }
     (void)::syscall(SYS_close_range, 1024U, ~0U, 0U);
@@ -152,7 +162,7 @@ void obey(const Options& options) {
 }  // namespace
 
 int main(int argc, char** argv) {
-    const Options options = parse(argc, argv);
+    Options options = parse(argc, argv);
     // The caller may run us with a parent-death signal; the container outlives the CLI.
     (void)::prctl(PR_SET_PDEATHSIG, 0);
     (void)::setsid();
@@ -179,6 +189,12 @@ int main(int argc, char** argv) {
     keepOnly(options, signal_fd);
     // A working directory in the bundle would keep it from being unmounted.
     if (::chdir("/") != 0) die(options, "chdir /", 1);
+    if (options.ready_fd >= 0) {
+        const int fd = options.ready_fd;
+        options.ready_fd = -1;
+        if (::write(fd, "", 1) != 1) die(options, "report", 1);
+        (void)::close(fd);
+    }
 
     while (true) {
         pollfd entries[2] = {{options.lease_fd, POLLIN, 0}, {signal_fd, POLLIN, 0}};

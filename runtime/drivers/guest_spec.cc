@@ -1,0 +1,133 @@
+#include "runtime/drivers/guest_spec.h"
+
+#include <algorithm>
+
+#include "base/log.h"
+#include "base/strings.h"
+#include "proto/monitor_protocol.h"
+
+namespace arca::runtime {
+
+using base::Code;
+using base::fail;
+using base::Result;
+
+namespace {
+
+bool hasOption(const spec::Mount& mount, std::string_view option) {
+    return std::find(mount.options.begin(), mount.options.end(), option) != mount.options.end();
+}
+
+bool isBind(const spec::Mount& mount) {
+    return mount.type == "bind" || hasOption(mount, "bind") || hasOption(mount, "rbind");
+}
+
+// The guest's file server is not told of the host's later mounts in a way that a recursive
+// read-only bind would need; both kinds of read-only are made on the host, where the guest cannot
+// undo them.
+bool isReadOnly(const spec::Mount& mount) {
+    bool read_only = false;
+    for (const std::string& option : mount.options) {
+        if (option == "ro" || option == "rro") read_only = true;
+        if (option == "rw" || option == "rrw") read_only = false;
+    }
+    return read_only;
+}
+
+auto unsupported(const std::string& what) {
+    return fail(Code::kUnsupported, what + ": not supported in a sandbox with a guest");
+}
+
+Result<> checkSupported(const spec::Spec& spec) {
+    const spec::Linux& linux_part = spec.linux;
+    if (linux_part.seccomp && !linux_part.seccomp->listenerPath.empty()) {
+        return unsupported("linux.seccomp.listenerPath");
+    }
+    if (linux_part.intelRdt) return unsupported("linux.intelRdt");
+    if (!linux_part.netDevices.empty()) return unsupported("linux.netDevices");
+    for (const spec::Mount& mount : spec.mounts) {
+        if (isBind(mount) && !(mount.uidMappings.empty() && mount.gidMappings.empty())) {
+            return unsupported("id mappings of the mount at " + base::printable(mount.destination));
+        }
+    }
+    return {};
+}
+
+void moveMounts(GuestSpec& guest, const std::string& container_id) {
+    const std::string folder = std::string(proto::kGuestShareFolder) + "/" + container_id + "/";
+    for (spec::Mount& mount : guest.spec.mounts) {
+        if (!isBind(mount)) continue;
+        SharedPath share;
+        share.name = "m" + std::to_string(guest.shares.size());
+        share.source = mount.source;
+        share.read_only = isReadOnly(mount);
+        share.recursive = hasOption(mount, "rbind") || mount.type == "bind";
+        mount.source = folder + share.name;
+        guest.shares.push_back(std::move(share));
+    }
+}
+
+Result<> moveNamespaces(GuestSpec& guest, const NamespaceTranslator& translate) {
+    for (spec::Namespace& ns : guest.spec.linux.namespaces) {
+        if (ns.type == spec::NamespaceType::kNetwork) {
+            // The engine plugs into the stand-in's; the container has one of its own in the guest.
+            guest.network_namespace = ns.path;
+            guest.new_network_namespace = ns.path.empty();
+            ns.path.clear();
+        } else if (!ns.path.empty()) {
+            ARCA_TRY(ns.path, translate(ns.path));
+        }
+    }
+    return {};
+}
+
+// systemd's socket of the host cannot be reached from another kernel.
+void dropNotifySocket(spec::Spec& spec) {
+    if (!spec.process) return;
+    constexpr std::string_view kVariable = "NOTIFY_SOCKET=";
+    auto& env = spec.process->env;
+    const auto found = std::find_if(env.begin(), env.end(), [&](const std::string& entry) {
+        return entry.rfind(kVariable, 0) == 0;
+    });
+    if (found == env.end()) return;
+    base::log::warning("NOTIFY_SOCKET: readiness is not passed on from a guest");
+    env.erase(found);
+}
+
+}  // namespace
+
+std::string guestRootfs(const std::string& container_id) {
+    return "/run/container/" + container_id + "/rootfs";
+}
+
+bool parseNamespacePath(const std::string& path, long& pid, std::string& kind) {
+    const auto parts = base::split(path, '/');
+    if (parts.size() != 5 || !parts[0].empty() || parts[1] != "proc" || parts[3] != "ns") {
+        return false;
+    }
+    const auto number = base::parseNumber<long>(parts[2]);
+    if (!number || *number <= 0) return false;
+    pid = *number;
+    kind = parts[4];
+    return true;
+}
+
+Result<GuestSpec> makeGuestSpec(const spec::Spec& spec, const std::string& container_id,
+                                const NamespaceTranslator& translate) {
+    ARCA_CHECK(checkSupported(spec));
+    GuestSpec guest;
+    guest.spec = spec;
+    guest.shares.push_back({kRootfsShare, spec.root->path, false, true});
+    guest.spec.root->path = guestRootfs(container_id);
+    guest.spec.linux.cgroupsPath = "/container/" + container_id;
+    guest.spec.hooks.prestart.clear();
+    guest.spec.hooks.createRuntime.clear();
+    guest.spec.hooks.poststart.clear();
+    guest.spec.hooks.poststop.clear();
+    moveMounts(guest, container_id);
+    ARCA_CHECK(moveNamespaces(guest, translate));
+    dropNotifySocket(guest.spec);
+    return guest;
+}
+
+}  // namespace arca::runtime

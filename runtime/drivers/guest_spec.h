@@ -1,0 +1,46 @@
+// A bundle's configuration as a guest can use it: what refers to the host is taken out, moved into
+// the share, or refused.
+#pragma once
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "base/result.h"
+#include "spec/spec.h"
+
+namespace arca::runtime {
+
+// Something of the host that the guest is to see.
+struct SharedPath {
+    std::string name;  // in the container's folder of the share
+    std::string source;
+    bool read_only = false;
+    bool recursive = true;
+};
+
+struct GuestSpec {
+    spec::Spec spec;
+    std::vector<SharedPath> shares;  // the first is the root file system
+    // What the stand-in gets instead of the container.
+    std::string network_namespace;
+    bool new_network_namespace = false;
+};
+
+// Name of the root file system in the share, and where it is in the guest.
+inline constexpr char kRootfsShare[] = "rootfs";
+std::string guestRootfs(const std::string& container_id);
+
+// Turns a path below /proc/<pid of a stand-in>/ns into the guest's own; kNotFound when that process
+// is no stand-in of this sandbox.
+using NamespaceTranslator = std::function<base::Result<std::string>(const std::string& path)>;
+
+// kUnsupported names what a guest cannot do, instead of leaving it out silently. Hooks of the host
+// (prestart, createRuntime, poststart, poststop) are taken out: the commands run them.
+base::Result<GuestSpec> makeGuestSpec(const spec::Spec& spec, const std::string& container_id,
+                                      const NamespaceTranslator& translate);
+
+// The pid and the kind of "/proc/PID/ns/KIND"; false for other paths.
+bool parseNamespacePath(const std::string& path, long& pid, std::string& kind);
+
+}  // namespace arca::runtime

@@ -1,0 +1,522 @@
+#include "runtime/drivers/sandbox_driver.h"
+
+#include <fcntl.h>
+#include <linux/mount.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/ioctl.h>
+#include <sys/mount.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <termios.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdlib>
+#include <nlohmann/json.hpp>
+#include <utility>
+
+#include "arca_extension.pb.h"
+#include "base/error_texts.h"
+#include "base/files.h"
+#include "base/log.h"
+#include "base/socket.h"
+#include "base/strings.h"
+#include "base/transport.h"
+#include "proto/monitor_protocol.h"
+#include "runtime/drivers/vm_config.h"
+#include "runtime/statistics.h"
+#include "sandbox_context.pb.h"
+#include "spec/parse.h"
+#include "spec/write.h"
+
+namespace arca::runtime {
+
+using base::Code;
+using base::fail;
+using base::failErrno;
+using base::Result;
+using base::UniqueFd;
+using proto::MonitorMessage;
+namespace context_api = com::apple::containerization::sandbox::v3;
+namespace extension_api = arca::sandbox::v1;
+
+namespace {
+
+#define ARCA_CONTEXT_RPC(name) "/com.apple.containerization.sandbox.v3.SandboxContext/" name
+#define ARCA_EXTENSION_RPC(name) "/arca.sandbox.v1.SandboxExtension/" name
+
+constexpr std::chrono::seconds kDialLimit{10};
+constexpr std::chrono::seconds kAnswerLimit{20};
+constexpr std::chrono::seconds kStatusLimit{2};
+// Longer than the monitor's own limit for a boot, whose error says more.
+constexpr std::chrono::seconds kBootSlack{15};
+constexpr char kConfigFile[] = "guest.json";
+
+// A detached copy of what is at `path`, for the monitor to attach.
+Result<UniqueFd> cloneTree(const SharedPath& share) {
+    const unsigned flags = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC |
+                           (share.recursive ? static_cast<unsigned>(AT_RECURSIVE) : 0U);
+    UniqueFd tree(
+        static_cast<int>(::syscall(SYS_open_tree, AT_FDCWD, share.source.c_str(), flags)));
+    if (!tree.valid()) return failErrno("open " + base::printable(share.source));
+    mount_attr attributes{};
+    attributes.propagation = MS_SLAVE;
+    if (share.read_only) attributes.attr_set = MOUNT_ATTR_RDONLY;
+    // All below it too: what the guest is to read only must be so on this side of it.
+    if (::syscall(SYS_mount_setattr, tree.get(), "", AT_EMPTY_PATH | AT_RECURSIVE, &attributes,
+                  sizeof attributes) != 0) {
+        return failErrno("set attributes of " + base::printable(share.source));
+    }
+    return tree;
+}
+
+struct TerminalPair {
+    UniqueFd master, slave;
+};
+
+// The guest's terminal does the editing and the echo; this one only carries bytes.
+Result<TerminalPair> makeTerminal() {
+    TerminalPair pair;
+    pair.master.reset(::posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC));
+    if (!pair.master.valid()) return failErrno("open a terminal");
+    int unlock = 0;
+    if (::ioctl(pair.master.get(), TIOCSPTLCK, &unlock) != 0) return failErrno("unlock a terminal");
+    pair.slave.reset(::ioctl(pair.master.get(), TIOCGPTPEER, O_RDWR | O_NOCTTY | O_CLOEXEC));
+    if (!pair.slave.valid()) return failErrno("open a terminal's other side");
+    termios mode{};
+    if (::tcgetattr(pair.slave.get(), &mode) != 0) return failErrno("read a terminal's mode");
+    ::cfmakeraw(&mode);
+    if (::tcsetattr(pair.slave.get(), TCSANOW, &mode) != 0) return failErrno("set a terminal raw");
+    return pair;
+}
+
+}  // namespace
+
+class SandboxDriver::Attachment {
+ public:
+    Attachment(UniqueFd socket, const SignalInbox* signals)
+        : socket_(std::move(socket)), signals_(signals) {}
+
+    [[nodiscard]] int fd() const { return socket_.get(); }
+
+    Result<> send(MonitorMessage type, std::string_view text = {},
+                  const std::vector<int>& fds = {}) {
+        return base::sendMessage(socket_.get(), proto::encodeMonitorMessage(type, text), fds);
+    }
+
+    // Waits for the answer of this type and gives its text.
+    Result<std::string> await(MonitorMessage type, std::chrono::milliseconds limit) {
+        const auto deadline = std::chrono::steady_clock::now() + limit;
+        while (true) {
+            ARCA_CHECK(waitReadable(deadline));
+            ARCA_TRY(auto message, base::receiveMessage(socket_.get()));
+            if (!message) return fail(Code::kUnavailable, "the sandbox's monitor is gone");
+            const auto packet = proto::decodeMonitorMessage(message->data);
+            if (packet && packet->type == MonitorMessage::kFailure) {
+                return fail(Code::kUnavailable, base::printable(packet->text));
+            }
+            if (packet && packet->type == type) return std::string(packet->text);
+            return fail(Code::kInternal, "the sandbox's monitor sent an unexpected message");
+        }
+    }
+
+    // For a watch: the monitor speaks unasked only to say that it failed.
+    Result<> receiveUnasked() {
+        auto answer = await(MonitorMessage::kFailure, std::chrono::seconds(1));
+        if (!answer) return fail(std::move(answer).error());
+        return {};
+    }
+
+ private:
+    Result<> waitReadable(std::chrono::steady_clock::time_point deadline) {
+        while (true) {
+            const auto left = std::chrono::ceil<std::chrono::milliseconds>(
+                deadline - std::chrono::steady_clock::now());
+            if (left.count() <= 0) {
+                return fail(Code::kDeadlineExceeded, "the sandbox's monitor does not answer");
+            }
+            pollfd entries[2] = {{socket_.get(), POLLIN, 0},
+                                 {signals_ != nullptr ? signals_->interruptFd() : -1, POLLIN, 0}};
+            if (::poll(entries, 2, static_cast<int>(left.count())) < 0) {
+                if (errno == EINTR) continue;
+                return failErrno("poll");
+            }
+            if (entries[1].revents != 0) ARCA_CHECK(signals_->checkInterrupt());
+            if (entries[0].revents != 0) return {};
+        }
+    }
+
+    UniqueFd socket_;
+    const SignalInbox* signals_;
+};
+
+SandboxDriver::SandboxDriver(const SandboxChoice& choice)
+    : kind_(choice.kind),
+      sandbox_id_(choice.sandbox_id),
+      root_fd_(choice.root_fd),
+      settings_(choice.settings),
+      folder_(choice.root_fd, choice.sandbox_id) {}
+
+// ---- calls ----
+
+std::string SandboxDriver::address() const {
+    constexpr std::string_view kConnect = "connect=";
+    if (kind_.rfind(kConnect, 0) == 0) return kind_.substr(kConnect.size());
+    return "hvsock://" + base::fdPath(folder_.fd()) + "/" + proto::kMonitorVsockSocket;
+}
+
+Result<> SandboxDriver::connect() {
+    if (client_) return {};
+    // Without a monitor there is nobody who would relay and wait: then the sandbox has ended.
+    ARCA_CHECK(folder_.connect());
+    ARCA_TRY(const auto transport, base::openTransport(address()));
+    ARCA_TRY(UniqueFd socket, transport->dial(base::kAgentPort, kDialLimit));
+    ARCA_TRY(client_, GrpcClient::open(std::move(socket)));
+    return {};
+}
+
+Result<> SandboxDriver::call(std::string_view path, const google::protobuf::MessageLite& request,
+                             google::protobuf::MessageLite& response) {
+    ARCA_CHECK(connect());
+    auto done = client_->call(path, request, response);
+    if (done) return done;
+    if (done.error().code() == Code::kUnavailable) client_.reset();
+    return fail(agentError(done.error()));
+}
+
+template <typename Request, typename Response>
+Result<> SandboxDriver::callFor(std::string_view path, const std::string& container_id) {
+    Request request;
+    Response response;
+    request.set_container_id(container_id);
+    return call(path, request, response);
+}
+
+void SandboxDriver::watchInterrupts(CallOptions& options) const {
+    if (signals_ == nullptr) return;
+    options.watches.push_back(
+        {signals_->interruptFd(), [signals = signals_] { return signals->checkInterrupt(); }});
+}
+
+// ---- create ----
+
+Result<MonitorConfig> SandboxDriver::monitorConfig(const spec::Spec& spec) const {
+    if (kind_ == "vm") return makeVmConfig(settings_->vm, spec, sandbox_id_);
+    MonitorConfig config;
+    config.sandbox_id = sandbox_id_;
+    config.address = address();
+    return config;
+}
+
+// Another container of this sandbox has that stand-in: what is meant is its init in the guest.
+Result<std::string> SandboxDriver::guestNamespace(const std::string& path) {
+    const auto foreign = [&] {
+        return fail(Code::kUnsupported, "namespace " + base::printable(path) +
+                                            ": of this host, which the guest cannot join");
+    };
+    long pid = 0;
+    std::string kind;
+    if (!parseNamespacePath(path, pid, kind)) return foreign();
+    ARCA_TRY(const UniqueFd root, base::openAt(root_fd_, ".", O_RDONLY | O_DIRECTORY));
+    ARCA_TRY(const std::vector<std::string> names, base::listDir(root.get()));
+    for (const std::string& name : names) {
+        if (name.front() == '@') continue;
+        const auto text = base::readFile(name + "/state.json", size_t{1} << 20U, root.get());
+        const auto record = parseRecord(text.value_or(""));
+        if (!record || record->init.pid != pid || record->sandbox_id != sandbox_id_) continue;
+        extension_api::ContainerStateRequest request;
+        extension_api::ContainerStateResponse response;
+        request.set_container_id(record->id);
+        ARCA_CHECK(call(ARCA_EXTENSION_RPC("ContainerState"), request, response));
+        if (response.pid() <= 0) return fail(Code::kNotFound, path + ": its process has ended");
+        return "/proc/" + std::to_string(response.pid()) + "/ns/" + kind;
+    }
+    return foreign();
+}
+
+Result<GuestSpec> SandboxDriver::guestSpec(const ProcessRequest& request) {
+    if (request.inherited_fds > 0) {
+        return fail(Code::kUnsupported,
+                    "--preserve-fds: descriptors cannot be passed into a guest");
+    }
+    const bool is_init = request.process_id == request.container_id;
+    if (is_init) {
+        return makeGuestSpec(*request.spec, request.container_id,
+                             [this](const std::string& path) { return guestNamespace(path); });
+    }
+    GuestSpec guest;
+    guest.spec = *request.spec;
+    guest.spec.root->path = guestRootfs(request.container_id);
+    return guest;
+}
+
+Result<> SandboxDriver::mountRootfs(const std::string& container_id) {
+    context_api::MountRequest request;
+    context_api::MountResponse response;
+    request.set_type("none");
+    request.set_source(std::string(proto::kGuestShareFolder) + "/" + container_id + "/" +
+                       kRootfsShare);
+    request.set_destination(guestRootfs(container_id));
+    request.add_options("rbind");
+    return call(ARCA_CONTEXT_RPC("Mount"), request, response);
+}
+
+Result<> SandboxDriver::createInGuest(const ProcessRequest& request, const spec::Spec& spec,
+                                      const Ports& ports, Attachment& attachment) {
+    const bool is_init = request.process_id == request.container_id;
+    if (is_init) ARCA_CHECK(mountRootfs(request.container_id));
+    context_api::CreateProcessRequest message;
+    context_api::CreateProcessResponse response;
+    message.set_id(request.process_id);
+    message.set_containerid(request.container_id);
+    if (ports.in) message.set_stdin(*ports.in);
+    if (ports.out) message.set_stdout(*ports.out);
+    if (ports.err) message.set_stderr(*ports.err);
+    message.set_configuration(spec::writeSpec(spec));
+    message.set_options(request.options);
+    CallOptions options;
+    options.watches.push_back({attachment.fd(), [&] { return attachment.receiveUnasked(); }});
+    watchInterrupts(options);
+    auto created = client_->call(ARCA_CONTEXT_RPC("CreateProcess"), message, response, options);
+    if (!created) return fail(agentError(created.error()));
+    if (is_init) ARCA_CHECK(saveConfiguration(request.container_id, spec));
+    return {};
+}
+
+Result<> SandboxDriver::saveConfiguration(const std::string& container_id, const spec::Spec& spec) {
+    ARCA_TRY(const UniqueFd dir,
+             base::openAt(root_fd_, container_id, O_RDONLY | O_DIRECTORY | O_NOFOLLOW));
+    return base::replaceFile(dir.get(), kConfigFile, spec::writeSpec(spec));
+}
+
+Result<MadeProcess> SandboxDriver::createProcess(const ProcessRequest& request) {
+    const bool is_init = request.process_id == request.container_id;
+    // A pod's later container finds its sandbox, or there is none.
+    const bool launches = is_init && sandbox_id_ == request.container_id;
+    UniqueFd socket;
+    if (launches) {
+        // First of all: the machine boots while everything else is got ready.
+        ARCA_TRY(const MonitorConfig config, monitorConfig(*request.spec));
+        ARCA_TRY(socket, folder_.connectOrLaunch(config));
+    } else {
+        ARCA_TRY(socket, folder_.connect());
+    }
+    Attachment attachment(std::move(socket), signals_);
+    ARCA_TRY(const GuestSpec guest, guestSpec(request));
+
+    TerminalPair terminal;
+    StandIn::Options options;
+    options.title = request.container_id;
+    options.network_namespace = guest.network_namespace;
+    options.new_network_namespace = guest.new_network_namespace;
+    if (request.stdio == Stdio::kTerminal) {
+        ARCA_TRY(terminal, makeTerminal());
+        options.terminal = terminal.slave.get();
+    }
+    const UniqueFd log = folder_.openLog();
+    options.log = log.get();
+    ARCA_TRY(StandIn stand_in, StandIn::start(options));
+
+    const nlohmann::json hello{{"container", request.container_id},
+                               {"process", request.process_id},
+                               {"terminal", request.stdio == Stdio::kTerminal}};
+    std::vector<int> fds{stand_in.lease().get()};
+    if (request.stdio == Stdio::kTerminal) {
+        fds.push_back(terminal.slave.get());
+    } else {
+        fds.insert(fds.end(), {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO});
+    }
+    ARCA_CHECK(attachment.send(MonitorMessage::kAttach, hello.dump(), fds));
+    stand_in.lease().reset();
+    terminal.slave.reset();
+    for (const SharedPath& share : guest.shares) {
+        ARCA_TRY(const UniqueFd tree, cloneTree(share));
+        ARCA_CHECK(attachment.send(MonitorMessage::kShare, share.name, {tree.get()}));
+    }
+    ARCA_CHECK(attachment.send(MonitorMessage::kPrepare));
+    const auto boot_limit = settings_ != nullptr ? settings_->vm.boot_limit : kAnswerLimit;
+    ARCA_TRY(const std::string answer,
+             attachment.await(MonitorMessage::kPrepared, boot_limit + kBootSlack));
+    const auto json = nlohmann::json::parse(answer, nullptr, false);
+    const auto port = [&](const char* name) -> std::optional<uint32_t> {
+        if (!json.is_object() || !json.contains(name)) return std::nullopt;
+        return json[name].get<uint32_t>();
+    };
+    const Ports ports{port("stdin"), port("stdout"),
+                      request.stdio == Stdio::kTerminal ? std::nullopt : port("stderr")};
+
+    // The stand-in is where an engine's network hook has to find it.
+    if (request.run_hooks) ARCA_CHECK(request.run_hooks(stand_in.identity().pid));
+    ARCA_CHECK(connect());
+    ARCA_CHECK(createInGuest(request, guest.spec, ports, attachment));
+    ARCA_CHECK(attachment.send(MonitorMessage::kCommit));
+    ARCA_CHECK(attachment.await(MonitorMessage::kCommitted, kAnswerLimit));
+
+    MadeProcess made;
+    made.identity = stand_in.identity();
+    made.terminal = std::move(terminal.master);
+    stand_in.release();
+    return made;
+}
+
+// ---- the other commands ----
+
+Result<> SandboxDriver::startProcess(const ContainerDir&, const Record& record,
+                                     const std::string& process_id) {
+    context_api::StartProcessRequest request;
+    context_api::StartProcessResponse response;
+    request.set_id(process_id);
+    request.set_containerid(record.id);
+    ARCA_CHECK(connect());
+    auto started = client_->call(ARCA_CONTEXT_RPC("StartProcess"), request, response);
+    if (!started) return fail(agentError(started.error()));
+    return {};
+}
+
+Result<> SandboxDriver::release(const std::string& container_id) {
+    auto socket = folder_.connect();
+    if (!socket) {
+        if (socket.error().code() == Code::kUnavailable) return {};  // nobody holds anything
+        return fail(std::move(socket).error());
+    }
+    Attachment attachment(std::move(*socket), nullptr);
+    ARCA_CHECK(attachment.send(MonitorMessage::kRelease, container_id));
+    auto released = attachment.await(MonitorMessage::kReleased, kAnswerLimit);
+    if (released || released.error().code() == Code::kUnavailable) return {};
+    return fail(std::move(released).error());
+}
+
+Result<> SandboxDriver::deleteProcess(const std::string& container_id,
+                                      const std::string& process_id) {
+    context_api::DeleteProcessRequest request;
+    context_api::DeleteProcessResponse response;
+    request.set_id(process_id);
+    request.set_containerid(container_id);
+    auto deleted = call(ARCA_CONTEXT_RPC("DeleteProcess"), request, response);
+    const bool is_init = process_id == container_id;
+    if (!deleted) {
+        const Code code = deleted.error().code();
+        // A guest that is gone or stuck holds nothing of the host's; the monitor ends it.
+        const bool fine = code == Code::kNotFound || code == Code::kUnavailable ||
+                          code == Code::kDeadlineExceeded ||
+                          (!is_init && code == Code::kFailedPrecondition);
+        if (!fine) return deleted;
+    }
+    if (!is_init) return {};
+    client_.reset();
+    ARCA_CHECK(release(container_id));
+    return folder_.remove();
+}
+
+Result<> SandboxDriver::signalInit(const ContainerDir&, const Record& record, int signal_number) {
+    if (!base::isAlive(record.init)) return fail(Code::kNotFound, "no such process");
+    context_api::KillProcessRequest request;
+    context_api::KillProcessResponse response;
+    request.set_id(record.id);
+    request.set_containerid(record.id);
+    request.set_signal(signal_number);
+    auto sent = call(ARCA_CONTEXT_RPC("KillProcess"), request, response);
+    if (sent || signal_number != SIGKILL) return sent;
+    // The guest does not react. The end of its stand-in ends the process too, and if need be the
+    // whole sandbox.
+    base::log::warning("kill in the guest: " + sent.error().message());
+    ARCA_TRY(const UniqueFd pidfd, base::openPidfd(record.init));
+    return base::sendSignal(pidfd.get(), SIGKILL);
+}
+
+Result<> SandboxDriver::signalProcess(pid_t pid, int signal_number) {
+    if (pid <= 1) return fail(Code::kInternal, "the guest named a process that cannot be");
+    context_api::KillRequest request;
+    context_api::KillResponse response;
+    request.set_pid(pid);
+    request.set_signal(signal_number);
+    return call(ARCA_CONTEXT_RPC("Kill"), request, response);
+}
+
+Result<std::vector<pid_t>> SandboxDriver::listProcesses(const std::string& container_id) {
+    extension_api::ListProcessesRequest request;
+    extension_api::ListProcessesResponse response;
+    request.set_container_id(container_id);
+    ARCA_CHECK(call(ARCA_EXTENSION_RPC("ListProcesses"), request, response));
+    return std::vector<pid_t>(response.pids().begin(), response.pids().end());
+}
+
+Result<> SandboxDriver::pause(const std::string& container_id) {
+    return callFor<extension_api::PauseRequest, extension_api::PauseResponse>(
+        ARCA_EXTENSION_RPC("Pause"), container_id);
+}
+
+Result<> SandboxDriver::resume(const std::string& container_id) {
+    return callFor<extension_api::ResumeRequest, extension_api::ResumeResponse>(
+        ARCA_EXTENSION_RPC("Resume"), container_id);
+}
+
+Result<> SandboxDriver::update(const std::string& container_id, const std::string& resources) {
+    extension_api::UpdateRequest request;
+    extension_api::UpdateResponse response;
+    request.set_container_id(container_id);
+    request.set_resources(resources);
+    return call(ARCA_EXTENSION_RPC("Update"), request, response);
+}
+
+Result<Driver::Statistics> SandboxDriver::statistics(const std::string& container_id) {
+    context_api::ContainerStatisticsRequest request;
+    context_api::ContainerStatisticsResponse response;
+    request.add_container_ids(container_id);
+    ARCA_CHECK(call(ARCA_CONTEXT_RPC("ContainerStatistics"), request, response));
+    if (response.containers_size() != 1) {
+        return fail(Code::kInternal, "the guest has no statistics of this container");
+    }
+    const context_api::ContainerStats& stats = response.containers(0);
+    return Statistics{statisticsJson(stats), stats.memory_events().oom_kill()};
+}
+
+Result<Status> SandboxDriver::status(const ContainerDir& dir, const Record& record) {
+    if (record.stage == Stage::kCreating) {
+        return dir.lockedByAnother() ? Status::kCreating : Status::kStopped;
+    }
+    if (!base::isAlive(record.init)) return Status::kStopped;
+    const Status recorded = record.stage == Stage::kCreated ? Status::kCreated : Status::kRunning;
+    extension_api::ContainerStateRequest request;
+    extension_api::ContainerStateResponse response;
+    request.set_container_id(record.id);
+    CallOptions options;
+    options.timeout = kStatusLimit;
+    Result<> known = connect();
+    if (known) {
+        known = client_->call(ARCA_EXTENSION_RPC("ContainerState"), request, response, options);
+    }
+    if (!known) {
+        // A guest without our extension, or one that is busy: what the commands have recorded.
+        base::log::debug("state in the guest: " + known.error().message());
+        return recorded;
+    }
+    switch (response.status()) {
+        case extension_api::ContainerStateResponse::CREATED:
+            return Status::kCreated;
+        case extension_api::ContainerStateResponse::RUNNING:
+            return Status::kRunning;
+        case extension_api::ContainerStateResponse::PAUSED:
+            return Status::kPaused;
+        case extension_api::ContainerStateResponse::STOPPED:
+            return Status::kStopped;
+        default:
+            return recorded;
+    }
+}
+
+std::string SandboxDriver::lossReason() {
+    std::string reason = folder_.failure();
+    if (!reason.empty()) return reason;
+    const auto connection = folder_.connect();
+    return connection ? std::string() : connection.error().message();
+}
+
+Result<spec::Spec> SandboxDriver::configuration(const ContainerDir& dir) {
+    ARCA_TRY(const std::string text, base::readFile(kConfigFile, spec::kMaxConfigBytes, dir.fd()));
+    return spec::parseSpec(text, spec::Source::kWire);
+}
+
+}  // namespace arca::runtime

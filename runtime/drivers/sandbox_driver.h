@@ -1,0 +1,78 @@
+// Sandboxes with a guest: a VM that the monitor boots (`vm`), or one that runs already (`connect`).
+//
+// The container's process is in another kernel; a stand-in has its pid here. ARCHITECTURE.md, "A
+// container's life (guest)".
+#pragma once
+
+#include <google/protobuf/message_lite.h>
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "runtime/drivers/driver.h"
+#include "runtime/drivers/guest_spec.h"
+#include "runtime/drivers/sandbox_folder.h"
+#include "runtime/drivers/stand_in.h"
+#include "runtime/grpc_client.h"
+
+namespace arca::runtime {
+
+class SandboxDriver : public Driver {
+ public:
+    explicit SandboxDriver(const SandboxChoice& choice);
+
+    base::Result<MadeProcess> createProcess(const ProcessRequest& request) override;
+    base::Result<> startProcess(const ContainerDir& dir, const Record& record,
+                                const std::string& process_id) override;
+    base::Result<> deleteProcess(const std::string& container_id,
+                                 const std::string& process_id) override;
+    base::Result<> signalInit(const ContainerDir& dir, const Record& record,
+                              int signal_number) override;
+    base::Result<> signalProcess(pid_t pid, int signal_number) override;
+    base::Result<std::vector<pid_t>> listProcesses(const std::string& container_id) override;
+    base::Result<> pause(const std::string& container_id) override;
+    base::Result<> resume(const std::string& container_id) override;
+    base::Result<> update(const std::string& container_id, const std::string& resources) override;
+    base::Result<Statistics> statistics(const std::string& container_id) override;
+    base::Result<Status> status(const ContainerDir& dir, const Record& record) override;
+    base::Result<spec::Spec> configuration(const ContainerDir& dir) override;
+    [[nodiscard]] bool sharesPids() const override { return false; }
+    std::string lossReason() override;
+    void disconnect() override { client_.reset(); }
+
+ private:
+    struct Ports {
+        std::optional<uint32_t> in, out, err;
+    };
+    // A connection of a command to the monitor.
+    class Attachment;
+
+    base::Result<MonitorConfig> monitorConfig(const spec::Spec& spec) const;
+    // The guest's address, as seen from here.
+    [[nodiscard]] std::string address() const;
+    base::Result<> connect();
+    base::Result<> call(std::string_view path, const google::protobuf::MessageLite& request,
+                        google::protobuf::MessageLite& response);
+    template <typename Request, typename Response>
+    base::Result<> callFor(std::string_view path, const std::string& container_id);
+    base::Result<GuestSpec> guestSpec(const ProcessRequest& request);
+    base::Result<std::string> guestNamespace(const std::string& path);
+    base::Result<> mountRootfs(const std::string& container_id);
+    base::Result<> createInGuest(const ProcessRequest& request, const spec::Spec& spec,
+                                 const Ports& ports, Attachment& attachment);
+    base::Result<> saveConfiguration(const std::string& container_id, const spec::Spec& spec);
+    base::Result<> release(const std::string& container_id);
+    void watchInterrupts(CallOptions& options) const;
+
+    std::string kind_;
+    std::string sandbox_id_;
+    int root_fd_;  // borrowed
+    const Settings* settings_;
+    SandboxFolder folder_;
+    std::unique_ptr<GrpcClient> client_;
+};
+
+}  // namespace arca::runtime

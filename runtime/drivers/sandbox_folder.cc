@@ -1,0 +1,202 @@
+#include "runtime/drivers/sandbox_folder.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/file.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdint>
+#include <cstdio>
+#include <ctime>
+#include <vector>
+
+#include "base/files.h"
+#include "base/process.h"
+#include "base/socket.h"
+#include "base/strings.h"
+#include "proto/monitor_protocol.h"
+#include "runtime/programs.h"
+#include "runtime/spawn_child.h"
+
+namespace arca::runtime {
+namespace {
+
+using base::Code;
+using base::fail;
+using base::failErrno;
+using base::Result;
+using base::UniqueFd;
+
+constexpr char kFolder[] = "@vm";  // '@' cannot begin a container id
+constexpr char kLockFile[] = "lock";
+constexpr char kLogFile[] = "monitor.log";
+constexpr int kFirstHighFd = 10;  // clear of the monitor's 0 to 5
+
+std::string keyOf(const std::string& id) {
+    uint64_t hash = 0xcbf29ce484222325ULL;  // FNV-1a
+    for (const char c : id) hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3ULL;
+    char text[17];
+    (void)std::snprintf(text, sizeof text, "%016llx", static_cast<unsigned long long>(hash));
+    return text;
+}
+
+// Its monitor holds this lock for as long as it lives.
+Result<UniqueFd> takeLock(int dir_fd, std::chrono::milliseconds patience) {
+    ARCA_TRY(UniqueFd fd, base::openAt(dir_fd, kLockFile, O_RDWR | O_CREAT | O_NOFOLLOW, 0600));
+    const auto deadline = std::chrono::steady_clock::now() + patience;
+    const timespec pause{0, 5'000'000};
+    while (true) {
+        if (::flock(fd.get(), LOCK_EX | LOCK_NB) == 0) return fd;
+        if (errno != EWOULDBLOCK && errno != EINTR) return failErrno("lock the sandbox's folder");
+        if (std::chrono::steady_clock::now() >= deadline) {
+            return fail(Code::kUnavailable,
+                        "the sandbox's monitor is starting or leaving, and "
+                        "does not get on");
+        }
+        (void)::nanosleep(&pause, nullptr);
+    }
+}
+
+Result<UniqueFd> moveHigh(UniqueFd fd) {
+    UniqueFd moved(::fcntl(fd.get(), F_DUPFD_CLOEXEC, kFirstHighFd));
+    if (!moved.valid()) return failErrno("move a descriptor");
+    return moved;
+}
+
+Result<> spawnMonitor(const Program& program, UniqueFd listener, int dir_fd, int lock_fd,
+                      UniqueFd log, const std::string& title) {
+    std::vector<std::string> words{
+        "arca-monitor", "--listener-fd", "3", "--dir-fd", "4", "--lock-fd", "5", "--title", title};
+    std::vector<char*> argv;
+    for (std::string& word : words) argv.push_back(word.data());
+    argv.push_back(nullptr);
+    std::string path_variable = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+    char* const envp[] = {path_variable.data(), nullptr};
+    ARCA_TRY(UniqueFd null, base::openAt(AT_FDCWD, "/dev/null", O_RDWR));
+    UniqueFd dir(::fcntl(dir_fd, F_DUPFD_CLOEXEC, kFirstHighFd));
+    UniqueFd lock(::fcntl(lock_fd, F_DUPFD_CLOEXEC, kFirstHighFd));
+    if (!dir.valid() || !lock.valid()) return failErrno("duplicate a descriptor");
+    for (UniqueFd* fd : {&listener, &null, &log}) {
+        ARCA_TRY(*fd, moveHigh(std::move(*fd)));
+    }
+    int ends[2];
+    if (::pipe2(ends, O_CLOEXEC) != 0) return failErrno("make a pipe");
+    const UniqueFd report(ends[0]);
+    ARCA_TRY(UniqueFd report_write, moveHigh(UniqueFd(ends[1])));
+    const AgentPlan plan{program.path.c_str(),
+                         argv.data(),
+                         envp,
+                         null.get(),
+                         log.get(),
+                         {listener.get(), dir.get(), lock.get(), -1},
+                         3,
+                         report_write.get()};
+    sigset_t all;
+    sigset_t before;
+    (void)::sigfillset(&all);
+    (void)::sigprocmask(SIG_SETMASK, &all, &before);
+    const pid_t pid = ::fork();
+    if (pid == 0) agentChild(plan);
+    const int fork_errno = errno;
+    (void)::sigprocmask(SIG_SETMASK, &before, nullptr);
+    if (pid < 0) return failErrno("fork", fork_errno);
+    report_write.reset();
+    ARCA_CHECK(base::reapChild(pid));
+    int error = 0;
+    ssize_t n = 0;
+    do {
+        n = ::read(report.get(), &error, sizeof error);
+    } while (n < 0 && errno == EINTR);
+    if (n == sizeof error) return failErrno("start " + program.path, error);
+    return {};
+}
+
+}  // namespace
+
+SandboxFolder::SandboxFolder(int root_fd, const std::string& sandbox_id)
+    : root_fd_(root_fd), path_(std::string(kFolder) + "/" + keyOf(sandbox_id)) {}
+
+Result<> SandboxFolder::open() {
+    if (dir_.valid()) return {};
+    ARCA_TRY(dir_, base::openAt(root_fd_, path_, O_RDONLY | O_DIRECTORY | O_NOFOLLOW));
+    return {};
+}
+
+Result<UniqueFd> SandboxFolder::connect() {
+    auto opened = open();
+    if (!opened) {
+        if (opened.error().sysErrno() == ENOENT) {
+            return fail(Code::kUnavailable, "the sandbox is gone");
+        }
+        return fail(std::move(opened).error());
+    }
+    auto connection = base::connectUnix(dir_.get(), proto::kMonitorAttachSocket, SOCK_SEQPACKET);
+    if (connection || connection.error().code() != Code::kUnavailable) return connection;
+    const std::string why = failure();
+    return fail(Code::kUnavailable,
+                why.empty() ? "the sandbox's monitor is gone" : "the sandbox was lost: " + why);
+}
+
+Result<UniqueFd> SandboxFolder::connectOrLaunch(const MonitorConfig& config) {
+    for (const std::string& part : {std::string(kFolder), path_}) {
+        if (::mkdirat(root_fd_, part.c_str(), 0700) != 0 && errno != EEXIST) {
+            return failErrno("mkdir " + part);
+        }
+    }
+    ARCA_CHECK(open());
+    auto connection = base::connectUnix(dir_.get(), proto::kMonitorAttachSocket, SOCK_SEQPACKET);
+    if (connection || connection.error().code() != Code::kUnavailable) return connection;
+    return launch(config);
+}
+
+Result<UniqueFd> SandboxFolder::launch(const MonitorConfig& config) {
+    constexpr std::chrono::seconds kPatience{15};
+    ARCA_TRY(const Program program, findProgram("arca-monitor"));
+    ARCA_TRY(const UniqueFd lock, takeLock(dir_.get(), kPatience));
+    // Another command may have been quicker.
+    auto connection = base::connectUnix(dir_.get(), proto::kMonitorAttachSocket, SOCK_SEQPACKET);
+    if (connection || connection.error().code() != Code::kUnavailable) return connection;
+    (void)::unlinkat(dir_.get(), proto::kMonitorFailureFile, 0);
+    ARCA_CHECK(
+        base::replaceFile(dir_.get(), proto::kMonitorConfigFile, writeMonitorConfig(config)));
+    ARCA_TRY(UniqueFd log,
+             base::openAt(dir_.get(), kLogFile,
+                          O_WRONLY | O_CREAT | O_APPEND | O_TRUNC | O_NOFOLLOW, 0600));
+    ARCA_TRY(UniqueFd listener,
+             base::listenUnix(dir_.get(), proto::kMonitorAttachSocket, SOCK_SEQPACKET));
+    ARCA_CHECK(spawnMonitor(program, std::move(listener), dir_.get(), lock.get(), std::move(log),
+                            config.sandbox_id));
+    return base::connectUnix(dir_.get(), proto::kMonitorAttachSocket, SOCK_SEQPACKET);
+}
+
+UniqueFd SandboxFolder::openLog() const {
+    auto log = base::openAt(dir_.get(), kLogFile, O_WRONLY | O_APPEND | O_NOFOLLOW);
+    return log ? std::move(*log) : UniqueFd();
+}
+
+std::string SandboxFolder::failure() {
+    if (!open()) return {};
+    constexpr size_t kMaxBytes = 65536;
+    const auto text = base::readFile(proto::kMonitorFailureFile, kMaxBytes, dir_.get());
+    if (!text) return {};
+    return base::printable(base::trim(*text));
+}
+
+Result<> SandboxFolder::remove() {
+    if (auto opened = open(); !opened) {
+        if (opened.error().sysErrno() == ENOENT) return {};
+        return opened;
+    }
+    // A monitor that is leaving needs a moment; one that lives keeps its folder.
+    constexpr std::chrono::seconds kPatience{5};
+    const auto connection =
+        base::connectUnix(dir_.get(), proto::kMonitorAttachSocket, SOCK_SEQPACKET);
+    if (connection) return {};
+    ARCA_TRY(const UniqueFd lock, takeLock(dir_.get(), kPatience));
+    return base::removeTree(root_fd_, path_);
+}
+
+}  // namespace arca::runtime

@@ -1,0 +1,182 @@
+#include "runtime/grpc_wire.h"
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+
+#include "base/strings.h"
+
+namespace arca::runtime {
+
+using base::Code;
+using base::fail;
+using base::Result;
+
+namespace {
+
+constexpr size_t kMaxResponseBytes = size_t{16} << 20U;
+constexpr size_t kMaxHeaderBytes = size_t{64} << 10U;  // a hostile peer's error text ends here
+constexpr uint32_t kWindowBytes = 1U << 20U;
+constexpr size_t kFrameHeaderBytes = 5;  // gRPC: one flag byte, four bytes of length, big-endian
+
+// Status numbers of the gRPC specification.
+Code codeForStatus(int status) {
+    switch (status) {
+        case 3:   // INVALID_ARGUMENT
+        case 11:  // OUT_OF_RANGE
+            return Code::kInvalidArgument;
+        case 4:
+            return Code::kDeadlineExceeded;
+        case 5:
+            return Code::kNotFound;
+        case 6:
+            return Code::kAlreadyExists;
+        case 7:
+            return Code::kPermissionDenied;
+        case 9:
+            return Code::kFailedPrecondition;
+        case 12:
+            return Code::kUnsupported;
+        case 1:   // CANCELLED
+        case 14:  // UNAVAILABLE
+            return Code::kUnavailable;
+        default:
+            return Code::kInternal;
+    }
+}
+
+// grpc-message is percent-encoded; a broken escape is kept as it is.
+std::string percentDecoded(std::string_view text) {
+    std::string out;
+    for (size_t i = 0; i < text.size(); ++i) {
+        if (text[i] == '%' && i + 2 < text.size()) {
+            if (const auto byte = base::parseNumber<unsigned>(text.substr(i + 1, 2), 16)) {
+                out += static_cast<char>(*byte);
+                i += 2;
+                continue;
+            }
+        }
+        out += text[i];
+    }
+    return out;
+}
+
+nghttp2_nv header(std::string_view name, std::string_view value) {
+    // nghttp2 copies both before the call returns; its struct lacks const.
+    return {reinterpret_cast<uint8_t*>(const_cast<char*>(name.data())),
+            reinterpret_cast<uint8_t*>(const_cast<char*>(value.data())), name.size(), value.size(),
+            NGHTTP2_NV_FLAG_NONE};
+}
+
+ssize_t readRequest(nghttp2_session*, int32_t, uint8_t* buffer, size_t size, uint32_t* flags,
+                    nghttp2_data_source* source, void*) {
+    auto* stream = static_cast<GrpcStream*>(source->ptr);
+    const size_t n = std::min(size, stream->request.size() - stream->sent);
+    std::memcpy(buffer, stream->request.data() + stream->sent, n);
+    stream->sent += n;
+    if (stream->sent == stream->request.size()) *flags |= NGHTTP2_DATA_FLAG_EOF;
+    return static_cast<ssize_t>(n);
+}
+
+// Takes the message out of the gRPC frame in `data`.
+Result<> decodeResponse(const std::string& data, google::protobuf::MessageLite& response) {
+    const auto byte = [&](size_t i) {
+        return static_cast<uint32_t>(static_cast<unsigned char>(data[i]));
+    };
+    if (data.size() < kFrameHeaderBytes || byte(0) != 0) {
+        return fail(Code::kInternal, "the agent's answer is not a gRPC message");
+    }
+    const uint32_t size = byte(1) << 24U | byte(2) << 16U | byte(3) << 8U | byte(4);
+    if (data.size() != kFrameHeaderBytes + size) {
+        return fail(Code::kInternal, "the agent's answer has a wrong length");
+    }
+    if (!response.ParseFromArray(data.data() + kFrameHeaderBytes, static_cast<int>(size))) {
+        return fail(Code::kInternal, "the agent's answer is not the expected message");
+    }
+    return {};
+}
+
+}  // namespace
+
+bool GrpcStream::takeHeader(std::string_view name, std::string_view value) {
+    header_bytes += name.size() + value.size();
+    if (header_bytes > kMaxHeaderBytes) return false;
+    if (name == ":status") http_status = value;
+    if (name == "grpc-status") grpc_status = base::parseNumber<int>(value).value_or(2);
+    if (name == "grpc-message") grpc_message = percentDecoded(value);
+    return true;
+}
+
+bool GrpcStream::takeData(std::string_view data) {
+    if (too_large) return true;
+    if (response.size() + data.size() > kMaxResponseBytes) {
+        too_large = true;
+        return false;
+    }
+    response.append(data);
+    return true;
+}
+
+Result<std::string> frameRequest(const google::protobuf::MessageLite& request) {
+    const size_t size = request.ByteSizeLong();
+    std::string framed(kFrameHeaderBytes + size, '\0');
+    for (size_t i = 0; i < 4; ++i) {
+        framed[1 + i] = static_cast<char>(static_cast<uint32_t>(size) >> (24U - 8U * i));
+    }
+    if (!request.SerializeToArray(framed.data() + kFrameHeaderBytes, static_cast<int>(size))) {
+        return fail(Code::kInternal, "cannot encode the request");
+    }
+    return framed;
+}
+
+Result<> outcomeOf(const GrpcStream& stream, google::protobuf::MessageLite& response) {
+    if (stream.too_large) {
+        return fail(Code::kInternal, "the agent's answer is larger than " +
+                                         std::to_string(kMaxResponseBytes) + " bytes");
+    }
+    if (!stream.grpc_status) {
+        const Code code =
+            stream.error_code == NGHTTP2_REFUSED_STREAM ? Code::kUnavailable : Code::kInternal;
+        return fail(code, "the agent ended the call without a status (HTTP/2 error " +
+                              std::to_string(stream.error_code) + ", HTTP status \"" +
+                              base::printable(stream.http_status) + "\")");
+    }
+    if (*stream.grpc_status != 0) {
+        std::string text = base::printable(stream.grpc_message);
+        if (text.empty())
+            text = "the agent answered gRPC status " + std::to_string(*stream.grpc_status);
+        return fail(codeForStatus(*stream.grpc_status), std::move(text));
+    }
+    return decodeResponse(stream.response, response);
+}
+
+Result<nghttp2_session*> newGrpcSession(nghttp2_session_callbacks* callbacks, void* user_data) {
+    nghttp2_session* session = nullptr;
+    const int made = nghttp2_session_client_new(&session, callbacks, user_data);
+    if (made != 0) return fail(Code::kInternal, std::string("HTTP/2: ") + nghttp2_strerror(made));
+    const std::array<nghttp2_settings_entry, 3> settings{
+        {{NGHTTP2_SETTINGS_ENABLE_PUSH, 0},
+         {NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, kWindowBytes},
+         {NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE, kMaxHeaderBytes}}};
+    const int sent =
+        nghttp2_submit_settings(session, NGHTTP2_FLAG_NONE, settings.data(), settings.size());
+    if (sent == 0) return session;
+    nghttp2_session_del(session);
+    return fail(Code::kInternal, std::string("HTTP/2: ") + nghttp2_strerror(sent));
+}
+
+Result<> submitGrpcRequest(nghttp2_session* session, std::string_view path, GrpcStream& stream) {
+    const std::array headers{header(":method", "POST"), header(":scheme", "http"),
+                             header(":path", path),     header(":authority", "localhost"),
+                             header("te", "trailers"),  header("content-type", "application/grpc")};
+    nghttp2_data_provider body{};
+    body.source.ptr = &stream;
+    body.read_callback = readRequest;
+    const int32_t id =
+        nghttp2_submit_request(session, nullptr, headers.data(), headers.size(), &body, nullptr);
+    if (id < 0) return fail(Code::kUnavailable, std::string("HTTP/2: ") + nghttp2_strerror(id));
+    stream.id = id;
+    return {};
+}
+
+}  // namespace arca::runtime

@@ -1,0 +1,51 @@
+// One command's connection to the monitor: proto/monitor_protocol.h.
+#pragma once
+
+#include <array>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/event_loop.h"
+#include "base/result.h"
+#include "base/unique_fd.h"
+#include "proto/monitor_protocol.h"
+#include "runtime/monitor/guest_process.h"
+
+namespace arca::runtime {
+
+class Monitor;
+
+// Loop thread only. Owned by the Monitor until it drops it.
+class AttachSession : public std::enable_shared_from_this<AttachSession> {
+ public:
+    AttachSession(Monitor& monitor, base::UniqueFd socket);
+
+    base::Result<> start(base::EventLoop& loop);
+    // Tells the command why it gets no further, and ends.
+    void fail(const std::string& why);
+    // The answer to kRelease.
+    void released();
+    // Somebody else ends the conversation (the monitor goes).
+    void close();
+
+ private:
+    struct SharedTree {
+        std::string name;
+        base::UniqueFd fd;
+    };
+    void receive();
+    base::Result<> handle(const proto::MonitorPacket& packet, std::vector<base::UniqueFd> fds);
+    base::Result<> attach(std::string_view json, std::vector<base::UniqueFd> fds);
+    base::Result<> prepare();
+    base::Result<> send(proto::MonitorMessage type, std::string_view text = {});
+
+    Monitor& monitor_;
+    base::UniqueFd socket_;
+    base::Watch watch_;
+    std::unique_ptr<GuestProcessRequest> request_;
+    std::vector<SharedTree> trees_;
+    std::shared_ptr<GuestProcess> process_;
+};
+
+}  // namespace arca::runtime

@@ -1,0 +1,33 @@
+// What a command tells the monitor that it starts: <sandbox>/config.json.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/result.h"
+
+namespace arca::runtime {
+
+struct MonitorConfig {
+    std::string sandbox_id;  // the container that owns it, for logs and process titles
+    // "vm": the monitor boots one; else the address of a guest that runs already.
+    std::string address;
+    // ---- only of a VM ----
+    std::string qemu, virtiofsd, arca_vsock;  // programs, absolute
+    std::string kernel, initrd;               // files, absolute
+    std::string accel;                        // "tcg" or "kvm"
+    std::string append;                       // more words for the kernel's command line
+    uint32_t memory_mib = 0;
+    uint32_t vcpus = 1;
+    std::vector<std::string> disks;  // "ro:PATH" or "rw:PATH", raw images
+    std::chrono::seconds boot_limit{60};
+};
+
+std::string writeMonitorConfig(const MonitorConfig& config);
+// kInternal when the text is not what the function above makes.
+base::Result<MonitorConfig> parseMonitorConfig(std::string_view json);
+
+}  // namespace arca::runtime

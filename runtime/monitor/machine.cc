@@ -1,0 +1,216 @@
+#include "runtime/monitor/machine.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <array>
+#include <cerrno>
+#include <utility>
+
+#include "base/files.h"
+#include "base/log.h"
+#include "base/process.h"
+#include "base/signals.h"
+#include "base/socket.h"
+#include "base/strings.h"
+#include "proto/monitor_protocol.h"
+
+namespace arca::runtime {
+
+using base::Code;
+using base::fail;
+using base::failErrno;
+using base::Result;
+using base::UniqueFd;
+
+namespace {
+
+constexpr size_t kTailBytes = 2048;
+constexpr size_t kConsoleLogBytes = size_t{1} << 20U;
+constexpr char kConsoleLog[] = "console.log";
+constexpr char kFsSocket[] = "fs.sock";
+
+// A guest reads whatever is on its bus; it gets what it needs and no more.
+std::vector<std::string> qemuArguments(const MonitorConfig& config) {
+    const std::string memory = std::to_string(config.memory_mib) + "M";
+    std::vector<std::string> args{
+        "qemu-system-x86_64", "-name",
+        "arca-" + config.sandbox_id.substr(0, 48) + ",debug-threads=off", "-nodefaults",
+        "-no-user-config", "-display", "none", "-monitor", "none", "-no-reboot", "-machine",
+        "q35,memory-backend=mem,usb=off,vmport=off,smbus=off,sata=off,hpet=on", "-accel",
+        config.accel == "kvm" ? "kvm" : "tcg,thread=multi", "-cpu",
+        config.accel == "kvm" ? "host" : "max", "-smp", std::to_string(config.vcpus), "-m", memory,
+        "-object", "memory-backend-memfd,id=mem,size=" + memory + ",share=on", "-kernel",
+        config.kernel, "-initrd", config.initrd, "-append",
+        "console=ttyS0 quiet panic=-1 rdinit=/sbin/vminitd" +
+            (config.append.empty() ? "" : " " + config.append),
+        "-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console", "-chardev",
+        "socket,id=vsock,fd=3", "-device", "vhost-user-vsock-pci,chardev=vsock", "-chardev",
+        "socket,id=fs,fd=4", "-device",
+        std::string("vhost-user-fs-pci,chardev=fs,queue-size=512,tag=") + proto::kShareTag,
+        // Nothing that QEMU itself needs after start-up.
+        "-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"};
+    int number = 0;
+    for (const std::string& disk : config.disks) {
+        const bool read_only = disk.rfind("ro:", 0) == 0;
+        const std::string id = "disk" + std::to_string(number++);
+        std::string path;
+        // A comma ends a value of QEMU's options unless it is doubled.
+        for (const char c : disk.substr(3))
+            path += c == ',' ? std::string(",,") : std::string(1, c);
+        args.insert(args.end(), {"-drive",
+                                 "if=none,format=raw,id=" + id + ",file=" + path +
+                                     (read_only ? ",readonly=on" : ""),
+                                 "-device", "virtio-blk-pci,drive=" + id});
+    }
+    return args;
+}
+
+}  // namespace
+
+Machine::Machine(base::EventLoop& loop, Failed failed) : loop_(loop), failed_(std::move(failed)) {}
+
+Machine::~Machine() {
+    for (const auto& part : parts_) {
+        part->watch.reset();
+        if (part->helper.pid == 0) continue;
+        (void)base::sendSignal(part->helper.pidfd.get(), SIGKILL);
+        (void)base::reapChild(part->helper.pid);
+    }
+}
+
+Result<std::unique_ptr<Machine>> Machine::start(base::EventLoop& loop, const MonitorConfig& config,
+                                                int dir_fd, const std::string& served,
+                                                Failed failed) {
+    std::unique_ptr<Machine> machine(new Machine(loop, std::move(failed)));
+    ARCA_CHECK(machine->openConsole(dir_fd));
+    ARCA_CHECK(machine->startParts(config, dir_fd, served));
+    return machine;
+}
+
+Result<> Machine::launch(const char* name, const HelperProgram& program) {
+    auto part = std::make_unique<Part>();
+    part->name = name;
+    ARCA_TRY(part->helper, startHelper(program));
+    Part* raw = part.get();
+    parts_.push_back(std::move(part));
+    ARCA_TRY(raw->watch, base::Watch::make(loop_, raw->helper.pidfd.get(), EPOLLIN,
+                                           [this, raw](uint32_t) { ended(*raw); }));
+    return {};
+}
+
+Result<> Machine::startParts(const MonitorConfig& config, int dir_fd, const std::string& served) {
+    const int output = console_write_.get();
+    ARCA_TRY(base::SocketPair vsock, base::socketPair(SOCK_STREAM));
+    ARCA_CHECK(launch("arca-vsock",
+                      {config.arca_vsock,
+                       {"arca-vsock", "--vhost-user-fd", "3", "--base",
+                        std::string("/proc/self/fd/4/") + proto::kMonitorVsockSocket, "--cid", "3"},
+                       {vsock.first.get(), dir_fd},
+                       output,
+                       false}));
+    ARCA_TRY(const UniqueFd listener, base::listenUnix(dir_fd, kFsSocket, SOCK_STREAM));
+    ARCA_CHECK(launch(
+        "virtiofsd", {config.virtiofsd,
+                      {"virtiofsd", "--fd=3", "-o", "source=" + served, "-o", "cache=auto", "-o",
+                       "xattr", "-o", "no_posix_lock", "--rlimit-nofile=0", "--thread-pool-size=1"},
+                      {listener.get()},
+                      output,
+                      false}));
+    ARCA_TRY(const UniqueFd fs, base::connectUnix(dir_fd, kFsSocket, SOCK_STREAM));
+    (void)::unlinkat(dir_fd, kFsSocket, 0);
+    ARCA_CHECK(
+        launch("qemu",
+               {config.qemu, qemuArguments(config), {vsock.second.get(), fs.get()}, output, true}));
+    console_write_.reset();
+    return {};
+}
+
+Result<> Machine::openConsole(int dir_fd) {
+    int ends[2];
+    if (::pipe2(ends, O_CLOEXEC | O_NONBLOCK) != 0) return failErrno("make a pipe");
+    console_.reset(ends[0]);
+    console_write_.reset(ends[1]);
+    // Its writers are programs that expect to block.
+    if (::fcntl(console_write_.get(), F_SETFL, 0) != 0) return failErrno("clear O_NONBLOCK");
+    ARCA_TRY(console_log_,
+             base::openAt(dir_fd, kConsoleLog, O_WRONLY | O_CREAT | O_TRUNC | O_APPEND, 0600));
+    ARCA_TRY(console_watch_, base::Watch::make(loop_, console_.get(), EPOLLIN,
+                                               [this](uint32_t) { readConsole(); }));
+    return {};
+}
+
+void Machine::readConsole() {
+    std::array<char, 4096> buffer;
+    const ssize_t n = ::read(console_.get(), buffer.data(), buffer.size());
+    if (n < 0 && (errno == EAGAIN || errno == EINTR)) return;
+    if (n <= 0) return console_watch_.reset();
+    const std::string_view text(buffer.data(), static_cast<size_t>(n));
+    console_tail_ += text;
+    if (console_tail_.size() > kTailBytes) {
+        console_tail_.erase(0, console_tail_.size() - kTailBytes);
+    }
+    // A guest that never stops writing must not fill the disk: the file begins anew.
+    if (console_bytes_ + text.size() > kConsoleLogBytes) {
+        console_bytes_ = 0;
+        if (::ftruncate(console_log_.get(), 0) != 0) return;
+    }
+    console_bytes_ += text.size();
+    (void)base::writeAll(console_log_.get(), text);
+}
+
+std::string Machine::lastWords() const {
+    constexpr size_t kLines = 4;
+    std::vector<std::string> lines;
+    for (const std::string_view line : base::split(console_tail_, '\n')) {
+        const std::string_view clean = base::trim(line);
+        if (!clean.empty()) lines.push_back(base::printable(clean));
+    }
+    if (lines.size() > kLines) lines.erase(lines.begin(), lines.end() - kLines);
+    return base::join(lines, " | ");
+}
+
+void Machine::ended(Part& part) {
+    part.watch.reset();
+    const auto code = base::reapChild(part.helper.pid);
+    part.helper.pid = 0;
+    readConsole();  // what it said at its end
+    if (stopping_) {
+        for (const auto& other : parts_) {
+            if (other->helper.pid != 0) return;
+        }
+        const auto stopped = std::exchange(stopped_, nullptr);
+        if (stopped) stopped();
+        return;
+    }
+    constexpr int kSignalled = 128;
+    std::string why = std::string(part.name) + " ended";
+    if (code && *code > kSignalled) why += " by " + base::signalName(*code - kSignalled);
+    if (code && *code <= kSignalled) why += " with exit code " + std::to_string(*code);
+    const std::string words = lastWords();
+    if (!words.empty()) why += ": " + words;
+    const auto failed = std::exchange(failed_, nullptr);
+    if (failed) loop_.post([failed, why = std::move(why)] { failed(why); });
+}
+
+void Machine::stop(std::function<void()> done) {
+    stopping_ = true;
+    stopped_ = std::move(done);
+    bool any = false;
+    for (const auto& part : parts_) {
+        if (part->helper.pid == 0) continue;
+        any = true;
+        // What the guest wrote is with the host already; there is nothing to wait for.
+        (void)base::sendSignal(part->helper.pidfd.get(), SIGKILL);
+    }
+    if (any) return;
+    loop_.post([this] {
+        const auto stopped = std::exchange(stopped_, nullptr);
+        if (stopped) stopped();
+    });
+}
+
+}  // namespace arca::runtime

@@ -1,0 +1,169 @@
+#include "runtime/settings.h"
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "base/files.h"
+#include "base/strings.h"
+#include "runtime/context.h"
+
+namespace arca::runtime {
+namespace {
+
+using Json = nlohmann::json;
+using base::Code;
+using base::fail;
+using base::Result;
+
+constexpr char kDefaultFile[] = "/etc/arca-runtime/config.json";
+constexpr uint32_t kLeastMemoryMib = 128;
+constexpr uint32_t kMostMemoryMib = 1U << 20U;
+constexpr uint32_t kMostVcpus = 255;
+constexpr int64_t kMostBootSeconds = 3600;
+
+auto wrong(const std::string& member, const char* what) {
+    return fail(Code::kInvalidArgument, member + ": " + what);
+}
+
+Result<> readText(const Json& value, const std::string& member, std::string& out) {
+    if (!value.is_string()) return wrong(member, "not a string");
+    out = value.get<std::string>();
+    if (out.find('\0') != std::string::npos) return wrong(member, "has a NUL byte in it");
+    return {};
+}
+
+Result<> readPath(const Json& value, const std::string& member, std::string& out) {
+    ARCA_CHECK(readText(value, member, out));
+    if (out.empty() || out.front() != '/') return wrong(member, "not an absolute path");
+    return {};
+}
+
+Result<> checkRange(uint32_t number, const std::string& member, uint32_t least, uint32_t most) {
+    if (number >= least && number <= most) return {};
+    return fail(Code::kInvalidArgument,
+                member + ": not between " + std::to_string(least) + " and " + std::to_string(most));
+}
+
+Result<> readNumber(const Json& value, const std::string& member, uint32_t least, uint32_t most,
+                    std::optional<uint32_t>& out) {
+    if (!value.is_number_unsigned() || value.get<uint64_t>() > most) {
+        return wrong(member, "not a number in range");
+    }
+    out = value.get<uint32_t>();
+    return checkRange(*out, member, least, most);
+}
+
+Result<> checkAccel(const std::string& accel, const std::string& member) {
+    if (accel == "auto" || accel == "tcg" || accel == "kvm") return {};
+    return wrong(member, "not auto, tcg or kvm");
+}
+
+Result<> readVmMember(const std::string& key, const Json& value, VmSettings& vm) {
+    const std::string member = "vm." + key;
+    if (key == "kernel") return readPath(value, member, vm.kernel);
+    if (key == "initrd") return readPath(value, member, vm.initrd);
+    if (key == "qemu") return readPath(value, member, vm.qemu);
+    if (key == "virtiofsd") return readPath(value, member, vm.virtiofsd);
+    if (key == "append") return readText(value, member, vm.append);
+    if (key == "memory_mib") {
+        return readNumber(value, member, kLeastMemoryMib, kMostMemoryMib, vm.memory_mib);
+    }
+    if (key == "vcpus") return readNumber(value, member, 1, kMostVcpus, vm.vcpus);
+    if (key == "accel") {
+        ARCA_CHECK(readText(value, member, vm.accel));
+        return checkAccel(vm.accel, member);
+    }
+    if (key == "boot_seconds") {
+        std::optional<uint32_t> seconds;
+        ARCA_CHECK(readNumber(value, member, 1, kMostBootSeconds, seconds));
+        vm.boot_limit = std::chrono::seconds(*seconds);
+        return {};
+    }
+    return wrong(member, "no such member");
+}
+
+Result<> readMember(const std::string& key, const Json& value, Settings& settings) {
+    if (key == "sandbox") return readText(value, key, settings.sandbox);
+    if (key == "vm") {
+        if (!value.is_object()) return wrong(key, "not an object");
+        for (const auto& [name, inner] : value.items()) {
+            ARCA_CHECK(readVmMember(name, inner, settings.vm));
+        }
+        return {};
+    }
+    if (key == "allowed_annotations") {
+        if (!value.is_array()) return wrong(key, "not an array");
+        for (const Json& entry : value) {
+            ARCA_CHECK(readText(entry, key, settings.allowed_annotations.emplace_back()));
+        }
+        return {};
+    }
+    return wrong(base::printable(key), "no such member");
+}
+
+Result<uint32_t> annotationNumber(const std::string& name, const std::string& text, uint32_t least,
+                                  uint32_t most) {
+    const auto number = base::parseNumber<uint32_t>(text);
+    if (!number) return wrong("annotation " + name, "not a number");
+    ARCA_CHECK(checkRange(*number, "annotation " + name, least, most));
+    return *number;
+}
+
+}  // namespace
+
+Result<Settings> parseSettings(const std::string& text) {
+    const Json json = Json::parse(text, nullptr, false);
+    if (!json.is_object()) return fail(Code::kInvalidArgument, "not a JSON object");
+    Settings settings;
+    for (const auto& [key, value] : json.items()) ARCA_CHECK(readMember(key, value, settings));
+    return settings;
+}
+
+Result<Settings> readSettings(const std::string& given) {
+    std::string path = given;
+    if (path.empty()) path = environmentValue("ARCA_CONFIGURATION");
+    const bool is_default = path.empty();
+    if (is_default) path = kDefaultFile;
+    constexpr size_t kMaxBytes = size_t{1} << 20U;
+    const auto text = base::readFile(path, kMaxBytes);
+    if (!text) {
+        if (is_default && text.error().code() == Code::kNotFound) return Settings();
+        return fail(text.error());
+    }
+    auto settings = parseSettings(*text);
+    if (!settings) return fail(std::move(settings).error().withContext(base::printable(path)));
+    return settings;
+}
+
+Result<> applyAnnotations(const spec::Annotations& annotations, Settings& settings) {
+    constexpr std::string_view kOurs = "io.arca.";
+    for (const auto& [name, value] : annotations) {
+        if (name.rfind(kOurs, 0) != 0) continue;
+        const auto& allowed = settings.allowed_annotations;
+        if (std::find(allowed.begin(), allowed.end(), name) == allowed.end()) {
+            return fail(Code::kPermissionDenied,
+                        "annotation " + base::printable(name) +
+                            ": not in allowed_annotations of the host's configuration");
+        }
+        VmSettings& vm = settings.vm;
+        if (name == kSandboxAnnotation) {
+            settings.sandbox = value;
+        } else if (name == kMemoryAnnotation) {
+            ARCA_TRY(vm.memory_mib, annotationNumber(name, value, kLeastMemoryMib, kMostMemoryMib));
+        } else if (name == kVcpusAnnotation) {
+            ARCA_TRY(vm.vcpus, annotationNumber(name, value, 1, kMostVcpus));
+        } else if (name == kKernelAnnotation) {
+            ARCA_CHECK(readPath(Json(value), "annotation " + name, vm.kernel));
+        } else if (name == kInitrdAnnotation) {
+            ARCA_CHECK(readPath(Json(value), "annotation " + name, vm.initrd));
+        } else if (name == kAppendAnnotation) {
+            vm.append = value;
+        } else {
+            return fail(Code::kInvalidArgument,
+                        "annotation " + base::printable(name) + ": no such setting");
+        }
+    }
+    return {};
+}
+
+}  // namespace arca::runtime
