@@ -79,7 +79,7 @@ void EventLoop::run() {
     std::array<epoll_event, 64> events{};
     while (!stopped_) {
         const int timeout_ms = runDueTimers();
-        if (stopped_) return;
+        if (stopped_) break;
         const int n =
             ::epoll_wait(epoll_.get(), events.data(), static_cast<int>(events.size()), timeout_ms);
         for (int i = 0; i < n && !stopped_; ++i) {
@@ -95,6 +95,7 @@ void EventLoop::run() {
             (*handler)(event.events);
         }
     }
+    stopped_ = false;
 }
 
 Result<uint64_t> EventLoop::add(int fd, uint32_t events, ReadyHandler handler) {

@@ -32,7 +32,7 @@ class EventLoop {
     EventLoop(const EventLoop&) = delete;
     EventLoop& operator=(const EventLoop&) = delete;
 
-    // Serves until stop(). Runs on the thread that owns the program's state.
+    // Serves until stop(). Runs on the thread that owns the program's state. May be called again.
     void run();
     // From the loop's thread: run() returns after the current handler.
     void stop() { stopped_ = true; }

@@ -20,7 +20,7 @@ BOOST_AUTO_TEST_CASE(lines_have_the_known_forms) {
     BOOST_TEST(formatLine(Format::kText, Level::kWarning, "a b", kTime) ==
                "time=\"2026-01-02T03:04:05Z\" level=warning msg=\"a b\"");
     BOOST_TEST(formatLine(Format::kConsole, Level::kInfo, "a\nb", "2026-01-02T03:04:05.678Z",
-                          "vminitd") == "2026-01-02T03:04:05.678Z info vminitd: a\\nb");
+                          "vminitd") == "2026-01-02T03:04:05.678Z info vminitd: a\\x0ab");
     BOOST_TEST(json("a b") == R"({"level":"error","msg":"a b","time":"2026-01-02T03:04:05Z"})");
 }
 

@@ -83,7 +83,7 @@ void Pump::abandon() {
 void Pump::hold(bool held) {
     if (held_ == held) return;
     held_ = held;
-    if (in_.valid() && buffer_.empty()) wait(Wait::kIn);
+    if (in_.valid() && empty()) wait(Wait::kIn);
 }
 
 void Pump::wait(Wait what) {
@@ -117,8 +117,9 @@ void Pump::step() {
         if (held_ && !finishing_) return wait(Wait::kNothing);
         if (!fill()) return;
     }
+    if (source_ended_ && empty()) return end();
     // More than its share: the level-triggered watch calls again.
-    wait(buffer_.empty() ? Wait::kIn : Wait::kOut);
+    wait(empty() ? Wait::kIn : Wait::kOut);
 }
 
 ssize_t Pump::readSome() {
@@ -128,25 +129,27 @@ ssize_t Pump::readSome() {
     }
     ssize_t n = 0;
     do {
-        n = in_socket_ ? ::recv(in_.get(), buffer_.data(), buffer_.size(), MSG_DONTWAIT)
-                       : ::read(in_.get(), buffer_.data(), buffer_.size());
+        n = in_socket_ ? ::recv(in_.get(), memory_.get(), kBufferBytes, MSG_DONTWAIT)
+                       : ::read(in_.get(), memory_.get(), kBufferBytes);
     } while (n < 0 && errno == EINTR);
     return n;
 }
 
 bool Pump::fill() {
-    buffer_.resize(kBufferBytes);
-    buffer_at_ = 0;
+    // Kept while the stream flows: a heap that grows and shrinks for each piece costs more than
+    // the copying.
+    if (!memory_) memory_ = std::make_unique_for_overwrite<char[]>(kBufferBytes);
     const ssize_t n = readSome();
     const int error = errno;
-    buffer_.resize(n > 0 ? static_cast<size_t>(n) : 0);
+    buffer_at_ = 0;
+    buffer_end_ = n > 0 ? static_cast<size_t>(n) : 0;
     if (n > 0) {
         if (!finishing_) return true;
         drained_ += static_cast<size_t>(n);
         if (drained_ >= kDrainBytes) sourceEnded();
         return true;
     }
-    std::vector<char>().swap(buffer_);
+    memory_.reset();
     const bool nothing_now = n < 0 && wouldBlock(error);
     const bool paused = n < 0 && error == EIO && hangup_ == Hangup::kPauses;
     if ((nothing_now || paused) && !finishing_) {
@@ -164,8 +167,8 @@ bool Pump::fill() {
 }
 
 bool Pump::drain() {
-    while (buffer_at_ < buffer_.size()) {
-        size_t left = buffer_.size() - buffer_at_;
+    while (!empty()) {
+        size_t left = buffer_end_ - buffer_at_;
         if (out_blocks_) {
             if (!ready(out_.get(), POLLOUT)) {
                 wait(Wait::kOut);
@@ -173,7 +176,7 @@ bool Pump::drain() {
             }
             left = std::min(left, kPageBytes);
         }
-        const char* data = buffer_.data() + buffer_at_;
+        const char* data = memory_.get() + buffer_at_;
         const ssize_t n = out_socket_ ? ::send(out_.get(), data, left, MSG_NOSIGNAL | MSG_DONTWAIT)
                                       : ::write(out_.get(), data, left);
         if (n >= 0) {
@@ -188,8 +191,6 @@ bool Pump::drain() {
         end();
         return false;
     }
-    std::vector<char>().swap(buffer_);
-    buffer_at_ = 0;
     return true;
 }
 
@@ -200,7 +201,7 @@ void Pump::sourceEnded() {
 }
 
 void Pump::end() {
-    const size_t lost = buffer_.size() - buffer_at_;
+    const size_t lost = buffer_end_ - buffer_at_;
     again_.reset();
     in_watch_.reset();
     out_watch_.reset();
@@ -209,8 +210,8 @@ void Pump::end() {
     if (in_.valid() && in_socket_ && lost > 0) (void)::shutdown(in_.get(), SHUT_RD);
     in_.reset();
     out_.reset();
-    std::vector<char>().swap(buffer_);
-    buffer_at_ = 0;
+    memory_.reset();
+    buffer_at_ = buffer_end_ = 0;
     const auto keep = std::exchange(self_, nullptr);
     const auto done = std::exchange(done_, nullptr);
     if (done) done(lost);

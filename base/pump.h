@@ -10,7 +10,6 @@
 #include <cstddef>
 #include <functional>
 #include <memory>
-#include <vector>
 
 #include "base/event_loop.h"
 #include "base/result.h"
@@ -66,6 +65,7 @@ class Pump : public std::enable_shared_from_this<Pump> {
     void wait(Wait what);
     // False when a call on this descriptor could block now.
     [[nodiscard]] static bool ready(int fd, short events);
+    [[nodiscard]] bool empty() const { return buffer_at_ == buffer_end_; }
 
     EventLoop& loop_;
     UniqueFd in_;
@@ -82,8 +82,9 @@ class Pump : public std::enable_shared_from_this<Pump> {
     bool source_ended_ = false;
     bool held_ = false;
     size_t drained_ = 0;
-    std::vector<char> buffer_;  // from buffer_at_; empty and without memory while idle
-    size_t buffer_at_ = 0;
+    std::unique_ptr<char[]> memory_;  // none while idle
+    size_t buffer_at_ = 0;            // what is still to be written: from here
+    size_t buffer_end_ = 0;           // to here
     std::shared_ptr<Pump> self_;  // until it has ended
     Watch in_watch_;
     Watch out_watch_;

@@ -1,6 +1,7 @@
 #include "base/pump.h"
 
 #include <fcntl.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -53,6 +54,23 @@ struct Fixture {
 };
 
 BOOST_FIXTURE_TEST_SUITE(pump, Fixture)
+
+// The end of the source may come in any of the rounds of one turn, the last one too.
+BOOST_AUTO_TEST_CASE(a_source_of_any_length_comes_to_its_end) {
+    for (size_t pieces = 0; pieces < 20; ++pieces) {
+        UniqueFd source(::memfd_create("source", MFD_CLOEXEC));
+        BOOST_TEST_REQUIRE(::ftruncate(source.get(), static_cast<off_t>(pieces << 16U)) == 0);
+        UniqueFd sink(::open("/dev/null", O_WRONLY | O_CLOEXEC));
+        (void)Pump::start(*loop, std::move(source), std::move(sink), stop());
+        runToEnd();
+        BOOST_TEST_REQUIRE(!late, pieces);
+        loop = std::move(*EventLoop::make());
+        deadline = Timer(*loop, 30s, [this] {
+            late = true;
+            loop->stop();
+        });
+    }
+}
 
 BOOST_AUTO_TEST_CASE(every_byte_arrives_and_then_the_end) {
     Pipe source, sink;

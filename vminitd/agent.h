@@ -159,10 +159,13 @@ class Agent {
                                        base::UniqueFd listener);
     void deleteInit(const std::string& id, Reply<> reply);
     void deleteExec(const ContainerPtr& container, const std::string& id, Reply<> reply);
+    // kMade: what create made, and nothing that the host put into the folder, such as the root's
+    // mount, which serves its next try. kAll: the folder too, where it is the agent's.
+    enum class Removal { kMade, kAll };
     // Empties and removes the cgroups, then the record; `reply` gets what could not be done.
-    void removeContainer(const ContainerPtr& container, Reply<> reply);
-    void unmountAndForget(const ContainerPtr& container, Reply<> reply);
-    base::Result<> removeRecord(const Container& container);
+    void removeContainer(const ContainerPtr& container, Removal removal, Reply<> reply);
+    void unmountAndForget(const ContainerPtr& container, Removal removal, Reply<> reply);
+    base::Result<> removeRecord(const Container& container, Removal removal);
     ContainerPtr salvage(const std::string& id);
 
     EventLoop& loop_;

@@ -422,11 +422,12 @@ void Agent::fail(const CreationPtr& creation, Error error) {
         containers_.erase(creation->container->id);
         return creation->reply(base::fail(std::move(error)));
     }
-    removeContainer(creation->container, [creation, error = std::move(error)](Result<> removed) {
-        if (removed) return creation->reply(base::fail(error));
-        creation->reply(
-            base::fail(error.code(), error.message() + "; and " + removed.error().message()));
-    });
+    removeContainer(creation->container, Removal::kMade,
+                    [creation, error = std::move(error)](Result<> removed) {
+                        if (removed) return creation->reply(base::fail(error));
+                        creation->reply(base::fail(
+                            error.code(), error.message() + "; and " + removed.error().message()));
+                    });
 }
 
 }  // namespace arca::vminitd

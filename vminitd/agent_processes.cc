@@ -255,10 +255,10 @@ void Agent::deleteInit(const std::string& id, Reply<> reply) {
         auto killed = cgroups_.killAll(container->record.cgroups);
         if (!killed) base::log::warning("kill before delete: " + killed.error().message());
     }
-    removeContainer(container, std::move(reply));
+    removeContainer(container, Removal::kAll, std::move(reply));
 }
 
-void Agent::removeContainer(const ContainerPtr& container, Reply<> reply) {
+void Agent::removeContainer(const ContainerPtr& container, Removal removal, Reply<> reply) {
     container->being_deleted = true;
     auto failure = std::make_shared<Result<>>();
     const auto attempt = [this, container, failure] {
@@ -276,7 +276,7 @@ void Agent::removeContainer(const ContainerPtr& container, Reply<> reply) {
     };
     retryUntil(
         loop_, kCgroupRemovalLimit, attempt,
-        [this, container, failure, reply = std::move(reply)](bool gone) {
+        [this, container, removal, failure, reply = std::move(reply)](bool gone) {
             container->being_deleted = false;
             if (!gone) {
                 // The record stays, so that a later delete can finish.
@@ -285,24 +285,26 @@ void Agent::removeContainer(const ContainerPtr& container, Reply<> reply) {
                 return reply(base::fail(Code::kInternal, "container " + container->id +
                                                              ": its cgroup is still in use"));
             }
-            unmountAndForget(container, reply);
+            unmountAndForget(container, removal, reply);
         });
 }
 
-void Agent::unmountAndForget(const ContainerPtr& container, Reply<> reply) {
+void Agent::unmountAndForget(const ContainerPtr& container, Removal removal, Reply<> reply) {
     const std::string path = config_.state_root + "/" + container->id;
     auto failure = std::make_shared<Result<>>();
-    const auto attempt = [this, path, failure] {
-        if (config_.owns_container_folder) *failure = unmountAllBelow(path);
+    const auto attempt = [this, path, removal, failure] {
+        if (config_.owns_container_folder && removal == Removal::kAll) {
+            *failure = unmountAllBelow(path);
+        }
         return failure->has_value() || failure->error().sysErrno() != EBUSY;
     };
     container->being_deleted = true;
     retryUntil(loop_, kUnmountLimit, attempt,
-               [this, container, failure, reply = std::move(reply)](bool /*settled*/) {
+               [this, container, removal, failure, reply = std::move(reply)](bool /*settled*/) {
                    container->being_deleted = false;
                    container->being_made = false;
                    Result<> removed = std::move(*failure);
-                   if (removed) removed = removeRecord(*container);
+                   if (removed) removed = removeRecord(*container, removal);
                    // What is left of the record serves the next attempt.
                    if (!removed) return reply(std::move(removed));
                    linger(container->init);
@@ -314,11 +316,19 @@ void Agent::unmountAndForget(const ContainerPtr& container, Reply<> reply) {
 }
 
 // The file that says that there is a container goes last: a removal that fails can be repeated.
-Result<> Agent::removeRecord(const Container& container) {
+Result<> Agent::removeRecord(const Container& container, Removal removal) {
     const std::string folder = recordFolder(container.id);
     auto fd = base::openAt(state_root_.get(), folder, O_RDONLY | O_DIRECTORY);
     if (!fd && fd.error().sysErrno() == ENOENT) return {};
     if (!fd) return base::fail(std::move(fd).error());
+    if (config_.owns_container_folder && removal == Removal::kMade) {
+        for (const char* name : {kConfigFile, kGateSocket, kExecsFolder, kInitFile}) {
+            ARCA_CHECK(base::removeTree(fd->get(), name));
+        }
+        // Nobody's any more when nothing else is in it.
+        (void)::unlinkat(state_root_.get(), folder.c_str(), AT_REMOVEDIR);
+        return {};
+    }
     ARCA_TRY(const auto names, base::listDir(fd->get()));
     for (const std::string& name : names) {
         if (name != kInitFile) ARCA_CHECK(base::removeTree(fd->get(), name));

@@ -92,12 +92,12 @@ int runContainerInit(const std::vector<std::string>& args, bool whole_group) {
 }
 
 int runPause() {
-    if (::getpid() != 1) (void)std::fputs("pause: warning: not the first process\n", stderr);
-    becomeReaper();
     sigset_t waited;
     (void)::sigemptyset(&waited);
     for (const int number : {SIGCHLD, SIGINT, SIGTERM}) (void)::sigaddset(&waited, number);
     if (::sigprocmask(SIG_BLOCK, &waited, nullptr) != 0) return 1;
+    if (::getpid() != 1) (void)std::fputs("pause: warning: not the first process\n", stderr);
+    becomeReaper();
     while (true) {
         siginfo_t info{};
         const int number = ::sigwaitinfo(&waited, &info);

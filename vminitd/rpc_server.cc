@@ -38,7 +38,9 @@ struct RpcServer::Impl {
     }
     Impl(const Impl&) = delete;
     Impl& operator=(const Impl&) = delete;
-    ~Impl() {
+    ~Impl() { shutDown(); }
+    void shutDown() {
+        if (std::exchange(down, true)) return;
         // What is held up in a worker comes to its end, so that no call is left.
         for (Workers* pool : {&state.files, &state.mounts, &state.thaws, &state.copies}) {
             pool->stop();
@@ -58,11 +60,16 @@ struct RpcServer::Impl {
     ContextService context;
     ExtensionService extension;
     std::unique_ptr<grpc::Server> server;
+    bool down = false;
 };
 
 RpcServer::RpcServer(const Parts& parts) : impl_(std::make_unique<Impl>(parts)) {}
 
 RpcServer::~RpcServer() = default;
+
+void RpcServer::shutDown() {
+    impl_->shutDown();
+}
 
 void RpcServer::serve(base::UniqueFd connection) {
     const int flags = ::fcntl(connection.get(), F_GETFL);

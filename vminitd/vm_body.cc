@@ -19,6 +19,7 @@
 
 namespace arca::vminitd {
 
+using base::Code;
 using base::fail;
 using base::failErrno;
 using base::Result;
@@ -51,6 +52,8 @@ class VmBodyOwner : public BodyOwner {
                     hooks.createRuntime,
                     {.kind = "createRuntime", .state = state, .cwd = "/", .default_env = env});
             }
+            // A hook's end is none of the protocol's codes.
+            if (!ran) ran = fail(Code::kInternal, ran.error().message());
             loop.post(
                 [done = std::move(done), ran = std::move(ran)]() mutable { done(std::move(ran)); });
         }).detach();

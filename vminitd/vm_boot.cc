@@ -121,13 +121,15 @@ Result<> bootMounts() {
          }) {
         ARCA_CHECK(mountOne(one));
     }
-    // A kernel without it has no folder for it.
-    const BootMount binfmt{"none", "/proc/sys/fs/binfmt_misc", "binfmt_misc", kGuarded, nullptr};
-    if (::access(binfmt.target, F_OK) == 0) {
-        const auto mounted = mountOne(binfmt);
-        if (!mounted) base::log::debug(mounted.error().message());
-    }
     return base::makeDirs(kVmStateRoot, 0700);
+}
+
+void mountBinfmtMisc() {
+    const BootMount binfmt{"none", "/proc/sys/fs/binfmt_misc", "binfmt_misc", MS_NOSUID, nullptr};
+    // A kernel without it has no folder for it.
+    if (::access(binfmt.target, F_OK) != 0) return;
+    const auto mounted = mountOne(binfmt);
+    if (!mounted) base::log::warning(mounted.error().message());
 }
 
 void bootLimits() {

@@ -17,6 +17,9 @@ inline constexpr char kVmModules[] = "/lib/modules/arca";
 // pivot_root(2), which an initramfs is not, and mounts /proc, /dev, /sys, /run and cgroup2.
 base::Result<> bootMounts();
 
+// Interpreters for programs of other machines, where the kernel has them. After its modules.
+void mountBinfmtMisc();
+
 // Limits, protection from the OOM killer, and the agent's own cgroup. What cannot be had is logged.
 void bootLimits();
 

@@ -14,6 +14,7 @@
 
 #include <map>
 #include <memory>
+#include <thread>
 #include <utility>
 
 #include "base/files.h"
@@ -109,6 +110,12 @@ class Acceptor {
         ARCA_TRY(watch_,
                  Watch::make(loop_, listener_->fd(), EPOLLIN, [this](uint32_t) { acceptOne(); }));
         return {};
+    }
+
+    // No connection is taken from now on.
+    void stop() {
+        pause_ = Timer();
+        watch_.reset();
     }
 
  private:
@@ -208,15 +215,33 @@ Result<> runVmAgent(const VmOptions& options) {
                 std::move(state_root));
     VmPower power(*loop, agent);
     Activity activity;
-    RpcServer rpc({*loop, agent, environment, activity, transport.get(), options.state_root,
-                   first ? &power : nullptr});
+    RpcServer rpc({.loop = *loop,
+                   .agent = agent,
+                   .environment = environment,
+                   .activity = activity,
+                   .power = first ? &power : nullptr,
+                   .host = transport.get(),
+                   .owns_machine = first,
+                   .wait_for_drivers = [&modules] { modules.waitLoaded(); },
+                   .containers = options.state_root});
     Acceptor acceptor(*loop, rpc, std::move(listener));
     ARCA_CHECK(acceptor.start());
     EndSignals signals;
-    ARCA_CHECK(signals.start(*loop, [&, first] { first ? power.shutDown() : loop->stop(); }));
+    std::thread ending;
+    ARCA_CHECK(signals.start(*loop, [&, first] {
+        if (first) return power.shutDown();
+        if (ending.joinable()) return;
+        acceptor.stop();
+        ending = std::thread([&] {
+            rpc.shutDown();
+            loop->post([&] { loop->stop(); });
+        });
+    }));
     base::log::info("serving " + transport->address());
+    if (first) modules.whenLoaded(mountBinfmtMisc);
     modules.loadRest(*loop);
     loop->run();
+    if (ending.joinable()) ending.join();
     return {};
 }
 

@@ -34,6 +34,14 @@ Result<> loadModule(const std::string& path) {
 
 }  // namespace
 
+size_t transportEnd(const std::vector<std::string>& names) {
+    const auto transport = std::find_if(names.begin(), names.end(), [](const std::string& name) {
+        return name.find(kTransport) != std::string::npos;
+    });
+    if (transport == names.end()) return names.size();
+    return static_cast<size_t>(transport - names.begin()) + 1;
+}
+
 VmModules::VmModules(std::string folder) : folder_(std::move(folder)) {
     if (folder_.empty()) return;
     const auto order = base::readFile(folder_ + "/" + kOrderFile);
@@ -64,12 +72,7 @@ void VmModules::load(size_t end) {
 }
 
 void VmModules::loadTransport() {
-    const auto transport = std::find_if(names_.begin(), names_.end(), [](const std::string& name) {
-        return name.find(kTransport) != std::string::npos;
-    });
-    // Not among them: any of them may be what is needed.
-    if (transport == names_.end()) return load(names_.size());
-    load(static_cast<size_t>(transport - names_.begin()) + 1);
+    load(transportEnd(names_));
 }
 
 void VmModules::loadRest(EventLoop& loop) {

@@ -16,6 +16,10 @@
 
 namespace arca::vminitd {
 
+// How many of `names`, in load order, have to be loaded before the host can be reached: up to the
+// transport of vsock; all of them where that is not among them, for any may be what is needed.
+size_t transportEnd(const std::vector<std::string>& names);
+
 class VmModules {
  public:
     // `folder`: where load-order is; empty: there is nothing to load.

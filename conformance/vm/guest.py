@@ -17,8 +17,11 @@ PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 def image_arguments():
-    """More arguments of build-image: a busybox for containers."""
-    return ["--add", f"/bin/busybox={ROOTFS}/bin/busybox"]
+    """More arguments of build-image: a busybox for containers, with the folders that are mounted on."""
+    arguments = ["--add", f"/bin/busybox={ROOTFS}/bin/busybox"]
+    for folder in ("dev", "etc", "proc", "sys", "tmp"):
+        arguments += ["--add", f"/dev/null={ROOTFS}/{folder}/.keep"]
+    return arguments
 
 
 def apple_mounts():
@@ -145,19 +148,25 @@ class Process:
 
 
 class Guest:
-    def __init__(self, vm, agent):
-        self.vm, self.agent = vm, agent
+    """`rootfs`: path of a root file system with busybox, as the agent sees it."""
+
+    def __init__(self, vm, agent, rootfs=ROOTFS):
+        self.vm, self.agent, self.rootfs = vm, agent, str(rootfs)
+
+    def configuration(self, args, **more):
+        """For a program of busybox."""
+        return configuration(["/bin/busybox", *args], **{"root": self.rootfs, **more})
 
     def create(self, container, args, stdin=False, stdout=True, stderr=True, **more):
         """A container's init. `config`: instead of configuration(args, **more)."""
-        config = more.pop("config", None) or configuration(["/bin/busybox", *args], **more)
+        config = more.pop("config", None) or self.configuration(args, **more)
         if config["process"]["terminal"]:
             stderr = False
         return Process(self, container, container, stdin, stdout, stderr).create(config)
 
     def execute(self, container, name, args, stdin=False, stdout=True, stderr=True, **more):
         """One more process in a container, created but not started."""
-        config = configuration(["/bin/busybox", *args], **more)
+        config = self.configuration(args, **more)
         if config["process"]["terminal"]:
             stderr = False
         return Process(self, container, name, stdin, stdout, stderr).create(config)

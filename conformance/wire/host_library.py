@@ -13,6 +13,7 @@ for each process, ports that count up, listeners before CreateProcess, Umount of
 """
 
 import contextlib
+import copy
 import json
 import pathlib
 import socket
@@ -71,7 +72,13 @@ def container_spec(identity, process, root, **changes):
             "uidMappings": [], "gidMappings": [], "devices": [],
         },
     }
-    for path, value in changes.items():  # linux__resources={...} replaces spec["linux"]["resources"]
+    return changed(spec, **changes)
+
+
+def changed(spec, **changes):
+    """The specification with linux__resources={...} in place of ["linux"]["resources"], without what is None."""
+    spec = copy.deepcopy(spec)
+    for path, value in changes.items():
         *parents, last = path.split("__")
         where = spec
         for parent in parents:
@@ -153,7 +160,7 @@ class Process:
     def __init__(self, host, container_id, identity, streams, terminal):
         self.host, self.container_id, self.id, self.terminal = host, container_id, identity, terminal
         self.streams, self.listeners, self.sockets, self.outputs = tuple(streams), {}, {}, {}
-        self.agent, self.exit = None, None
+        self.agent, self.exit, self.deleted = None, None, False
 
     @property
     def context(self):
@@ -201,11 +208,12 @@ class Process:
         _ = self.context
         return self.agent.channel
 
-    def create(self, spec, **options):
+    def create(self, spec, unread=False, **options):
+        """CreateProcess with its streams; their output is gathered, or with `unread` left in .sockets."""
         self.create_process(spec, **options)
         self.accept([name for name in self.streams if not (self.terminal and name == "stderr")])
         for name in ("stdout", "stderr"):
-            if name in self.sockets and not options.get("unread"):
+            if name in self.sockets and not unread:
                 self.outputs[name] = Output(self.sockets[name])
         return self
 
@@ -229,6 +237,7 @@ class Process:
 
     def delete(self):
         self.context.DeleteProcess(pb.DeleteProcessRequest(**self.key()), timeout=SECONDS)
+        self.deleted = True
 
     # ---- its streams ----
 
@@ -264,12 +273,13 @@ class Process:
 class Container(Process):
     """A container, which is its init."""
 
-    def __init__(self, host, identity, args, rootfs, streams=(), terminal=False, process=None, **changes):
+    def __init__(self, host, identity, args, rootfs, streams=(), terminal=False, process=None, more_mounts=(), **changes):
         super().__init__(host, identity, identity, streams, terminal)
         self.root = f"/run/container/{identity}/rootfs"
         self.rootfs, self.mounted = rootfs, False
         self.process = process_spec(args, terminal, **(process or {}))
         self.spec = container_spec(identity, self.process, self.root, **changes)
+        self.spec["mounts"] += more_mounts
         self.execs, self.stopped = [], False
 
     def mount_root(self):
@@ -297,6 +307,7 @@ class Container(Process):
             code = made.wait()
             output = made.stdout.all()
             made.delete()
+            self.execs.remove(made)
             return code, output
         finally:
             made.close()
@@ -319,7 +330,7 @@ class Container(Process):
             step("Umount", pb.UmountRequest(path=path, flags=0))
         step("Sync", pb.SyncRequest())
         for process in self.execs:
-            if not getattr(process, "deleted", False):
+            if not process.deleted:
                 step("DeleteProcess", pb.DeleteProcessRequest(**process.key()))
             process.close()
         step("DeleteProcess", pb.DeleteProcessRequest(**self.key()))

@@ -15,7 +15,7 @@ import grpc
 
 from host_library import SECONDS, Host, pb
 
-import machine as vm
+import machine as vm  # host_library has made it reachable
 from machine import guest_kernel
 
 CODE = grpc.StatusCode
@@ -55,6 +55,10 @@ class Sandbox:
                 print(cls.machine.console_text()[-4000:], file=sys.stderr)
             cls.shut_down()
             raise
+
+    @classmethod
+    def on_shut_down(cls, function, *arguments):
+        cls._stack.callback(function, *arguments)
 
     @classmethod
     def shut_down(cls):

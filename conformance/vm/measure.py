@@ -1,0 +1,202 @@
+#!/usr/bin/python3
+"""Figures of the guest: how long it takes to boot, what the agent occupies, how fast streams are.
+
+    measure.py [boot] [memory] [streams] [--runs N]     (all of them by default)
+
+boot      from the start of QEMU to the first gRPC answer, against the same kernel whose init only powers off
+memory    the agent's resident memory, idle and with 64 processes with stdio
+streams   a program's output through the agent, against the same stream straight from the guest's vsock
+"""
+
+import argparse
+import os
+import pathlib
+import re
+import statistics
+import subprocess
+import tempfile
+import time
+
+import machine
+from agent import Agent, ext
+from guest import Guest, configuration, image_arguments
+from machine import Machine, guest_image, guest_kernel
+
+EMPTY_INIT = """
+#include <sys/reboot.h>
+int main(void) { return reboot(RB_POWER_OFF); }
+"""
+MIB = 1 << 20
+
+
+def empty_image(folder):
+    """An initramfs with nothing but an init that powers off."""
+    source, program = folder / "empty.c", folder / "empty"
+    source.write_text(EMPTY_INIT, encoding="ascii")
+    subprocess.run(["cc", "-Os", "-static", "-s", "-o", str(program), str(source)], check=True)
+    return guest_image(guest_kernel.Kernel(folder, folder, "", ()), folder, name="empty.img", vminitd=program,
+                       vmexec=program)
+
+
+def cpu_seconds(pid):
+    """User and system time of a process so far."""
+    fields = pathlib.Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def first_answer(kernel, image):
+    """Seconds from the start of QEMU to the answer to the first call: of the clock, and of QEMU's CPU time."""
+    with Machine(kernel, image) as vm:
+        vm.wait_agent()
+        with Agent(vm) as agent:
+            agent.extension.Version(ext.VersionRequest(), timeout=60)
+            return time.monotonic() - vm.started_at, cpu_seconds(vm.qemu.pid)
+
+
+def bare_boot(kernel, image):
+    with Machine(kernel, image) as vm:
+        _, status, usage = os.wait4(vm.qemu.pid, 0)
+        took = time.monotonic() - vm.started_at
+        vm.qemu.returncode = os.waitstatus_to_exitcode(status)
+        return took, usage.ru_utime + usage.ru_stime
+
+
+def boot(kernel, image, folder, runs):
+    empty = empty_image(folder)
+    ours, bare = [], []
+    for _ in range(runs):  # by turns: what else the machine does hits both alike
+        bare.append(bare_boot(kernel, empty))
+        ours.append(first_answer(kernel, image))
+    for number, unit in enumerate(("s by the clock", "s of QEMU's CPU")):
+        figures = {}
+        for name, times in (("bare kernel to power-off", bare), ("first gRPC answer", ours)):
+            values = [time_[number] for time_ in times]
+            figures[name] = (min(values), statistics.median(values))
+            print(f"{name:28} min {min(values):6.3f}   median {statistics.median(values):6.3f} {unit}, {runs} runs")
+        (bare_min, bare_median), (our_min, our_median) = figures.values()
+        print(f"{'ratio':28} min {our_min / bare_min:6.3f}   median {our_median / bare_median:6.3f}")
+
+
+def agent_memory(guest, name):
+    """VmRSS and the like of the agent in KiB, read by a container that sees its pid."""
+    text = guest.run(name, ["cat", "/proc/1/status"], namespaces=("mount",)).out.decode()
+    return {key: int(value) for key, value in re.findall(r"(VmRSS|Rss\w+|VmHWM|Threads):\s+(\d+)", text)}
+
+
+def memory(guest):
+    print(f"{'agent, after its first container':36}", agent_memory(guest, "m1"))
+    processes = []
+    for number in range(64):
+        process = guest.create(f"p{number}", ["cat"], stdin=True)
+        process.start()
+        processes.append(process)
+    for process in processes:
+        process.stdin.sendall(b"x" * 100_000)
+    print(f"{'64 processes with stdio':36}", agent_memory(guest, "m2"))
+    for process in processes:
+        process.stdin.shutdown(machine.socket.SHUT_WR)
+    for process in processes:
+        process.finish()
+    print(f"{'after them':36}", agent_memory(guest, "m3"))
+
+
+def receive(stream, size):
+    buffer = bytearray(MIB)
+    got = 0
+    while count := stream.recv_into(buffer):
+        got += count
+    if got != size:
+        raise AssertionError(f"{got} bytes instead of {size}")
+
+
+def streams(guest, size=256 * MIB):
+    """The same program, once writing to its stdout, once to a vsock stream that it dials itself."""
+    best = {}
+    for number in range(3):
+        process = guest.create(f"s{number}", [], config=raw_configuration(0, size), stderr=False)
+        begin = time.monotonic()
+        process.start()
+        receive(process.stdout, size)
+        took = time.monotonic() - begin
+        process.finish()
+        best["stdout"] = min(best.get("stdout", took), took)
+        port = guest.vm.new_port()
+        with guest.vm.listen(port) as listener:
+            process = guest.create(f"r{number}", [], config=raw_configuration(port, size), stdout=False, stderr=False)
+            begin = time.monotonic()
+            process.start()
+            connection, _ = listener.accept()
+            with connection:
+                receive(connection, size)
+            took = time.monotonic() - begin
+            process.finish()
+        best["raw"] = min(best.get("raw", took), took)
+    for name, what in (("stdout", "through the agent"), ("raw", "raw vsock")):
+        print(f"{what:28} {size / MIB / best[name]:8.1f} MiB/s")
+    print(f"{'ratio':28} {best['raw'] / best['stdout']:8.3f}")
+
+
+def raw_configuration(port, size):
+    return configuration(["/bin/raw", str(port), str(size)])
+
+
+RAW = """
+#include <sys/socket.h>
+#include <linux/vm_sockets.h>
+#include <stdlib.h>
+#include <unistd.h>
+static char block[65536];
+int main(int argc, char** argv) {
+    int fd = 1;
+    struct sockaddr_vm to = {.svm_family = AF_VSOCK, .svm_cid = 2};
+    long left;
+    if (argc != 3) return 2;
+    to.svm_port = (unsigned)strtoul(argv[1], 0, 10);
+    left = strtol(argv[2], 0, 10);
+    if (to.svm_port != 0) {
+        fd = socket(AF_VSOCK, SOCK_STREAM, 0);
+        if (connect(fd, (struct sockaddr*)&to, sizeof to) != 0) return 1;
+    }
+    while (left > 0) {
+        ssize_t n = write(fd, block, left < (long)sizeof block ? (size_t)left : sizeof block);
+        if (n <= 0) return 1;
+        left -= n;
+    }
+    return 0;
+}
+"""
+
+
+def raw_program(folder):
+    source, program = folder / "raw.c", folder / "raw"
+    source.write_text(RAW, encoding="ascii")
+    subprocess.run(["cc", "-O2", "-static", "-s", "-o", str(program), str(source)], check=True)
+    return program
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", nargs="*", choices=["boot", "memory", "streams", []])
+    parser.add_argument("--runs", type=int, default=5)
+    options = parser.parse_args()
+    what = options.what or ["boot", "memory", "streams"]
+    kernel = guest_kernel.prepare(guest_kernel.CONTAINER)
+    with tempfile.TemporaryDirectory() as name:
+        folder = pathlib.Path(name)
+        if "boot" in what:
+            boot(kernel, guest_image(kernel, folder), folder, options.runs)
+        if {"memory", "streams"} & set(what):
+            image = guest_image(kernel, folder, *image_arguments(), "--add",
+                                f"{raw_program(folder)}=/images/busybox/bin/raw", name="busybox.img")
+            with Machine(kernel, image) as vm:
+                vm.wait_agent()
+                with Agent(vm) as agent:
+                    guest = Guest(vm, agent)
+                    if "memory" in what:
+                        memory(guest)
+                    if "streams" in what:
+                        streams(guest)
+
+
+if __name__ == "__main__":
+    main()
