@@ -18,7 +18,8 @@ from guest import Guest, apple_mounts, image_arguments, oci_mounts
 from machine import BUSYBOX, SECONDS, Machine, guest_image, guest_kernel, until
 from process_cases import FAILURE, ProcessCases
 
-import vm_world  # of vsock/: writes small initramfs archives
+sys.path.insert(0, str(machine.TOP / "vsock"))
+import vm_world  # noqa: E402  (writes small initramfs archives)
 
 DIAL = """
 #include <sys/socket.h>
@@ -46,7 +47,7 @@ class World:
     def prepare(cls):
         cls.folder = pathlib.Path(tempfile.mkdtemp(prefix="arca-boot-"))
         unittest.addModuleCleanup(shutil.rmtree, cls.folder)
-        cls.kernel = guest_kernel.prepare(guest_kernel.CONTAINER)
+        cls.kernel = guest_kernel.prepare((*guest_kernel.CONTAINER, "vsock_loopback"))
         (cls.folder / "dial.c").write_text(DIAL, encoding="ascii")
         subprocess.run(["cc", "-Os", "-static", "-s", "-o", str(cls.folder / "dial"), str(cls.folder / "dial.c")],
                        check=True)
