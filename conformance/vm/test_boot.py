@@ -128,6 +128,16 @@ class InOneVm(ProcessCases, unittest.TestCase):
         resident = int(re.search(r"VmRSS:\s+(\d+)", self.root_text("cat /proc/1/status")).group(1))
         self.assertLess(resident, 12 << 10)
 
+    def test_hooks_have_a_cgroup_of_their_own_and_no_protection(self):
+        note = "/tmp/where"
+        hooks = self.no_hooks()
+        hooks["createRuntime"] = [self.hook(f"cd {self.guest.rootfs}/bin; ./busybox cat /proc/self/cgroup "
+                                            f"/proc/self/oom_score_adj > {note}")]
+        self.guest.run(self.name, ["true"], hooks=hooks)
+        mounts = [*oci_mounts(), {"type": "none", "source": "/tmp", "destination": "/notes", "options": ["rbind"]}]
+        done = self.guest.run(self.name, ["cat", "/notes/where"], mounts=mounts)
+        self.assertEqual(done.out.split(), [b"0::/hooks", b"0"])
+
     def test_either_kind_of_dev_works(self):
         for kind, mounts in (("devtmpfs", apple_mounts()), ("tmpfs", oci_mounts())):
             for terminal in (False, True):
