@@ -54,6 +54,8 @@ struct ChildPlan {
     char* const* envp;
     const char* cwd;
     int stdin_fd, stdout_fd, stderr_fd, report_fd;
+    const char* cgroup_procs;  // null: stay
+    bool plain_oom_score;
 };
 
 // What the child tells when it could not execute the program.
@@ -63,8 +65,18 @@ struct ChildFailure {
 };
 
 // CHILD SIDE
+void writeZero(const char* path) noexcept {
+    const int fd = ::open(path, O_WRONLY | O_CLOEXEC);
+    if (fd < 0) return;
+    [[maybe_unused]] const ssize_t n = ::write(fd, "0", 1);
+    (void)::close(fd);
+}
+
+// CHILD SIDE
 [[noreturn]] void childMain(const ChildPlan& plan) noexcept {
     (void)::setpgid(0, 0);
+    if (plan.cgroup_procs != nullptr) writeZero(plan.cgroup_procs);
+    if (plan.plain_oom_score) writeZero("/proc/self/oom_score_adj");
     struct sigaction plain {};
     plain.sa_handler = SIG_DFL;
     for (int sig = 1; sig < NSIG; ++sig) (void)::sigaction(sig, &plain, nullptr);
@@ -165,10 +177,16 @@ Result<Outcome> runCommand(const Command& command) {
         command.args.empty() ? std::vector{command.path} : command.args;
     const std::vector<char*> argv = pointers(args);
     const std::vector<char*> envp = pointers(command.env);
-    const ChildPlan plan{command.path.c_str(), argv.data(),
-                         envp.data(),          command.cwd.empty() ? nullptr : command.cwd.c_str(),
-                         input.read_end.get(), out.write_end.get(),
-                         err.write_end.get(),  report.write_end.get()};
+    const ChildPlan plan{command.path.c_str(),
+                         argv.data(),
+                         envp.data(),
+                         command.cwd.empty() ? nullptr : command.cwd.c_str(),
+                         input.read_end.get(),
+                         out.write_end.get(),
+                         err.write_end.get(),
+                         report.write_end.get(),
+                         command.cgroup_procs.empty() ? nullptr : command.cgroup_procs.c_str(),
+                         command.plain_oom_score};
     sigset_t all;
     sigset_t before;
     (void)::sigfillset(&all);

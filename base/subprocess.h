@@ -19,6 +19,10 @@ struct Command {
     std::string input;              // given on stdin, then end of file
     std::optional<std::chrono::milliseconds> timeout;
     size_t output_limit_bytes = 65536;  // what is kept of each stream; the rest is read and dropped
+    // cgroup.procs of the cgroup that it is to be in; empty: the caller's. Best effort.
+    std::string cgroup_procs{};
+    // The caller's protection from the OOM killer is not for it. Best effort.
+    bool plain_oom_score = false;
 };
 
 struct Outcome {

@@ -24,6 +24,8 @@ Result<> runHook(const spec::Hook& hook, const HookContext& context, const std::
     command.env = hook.env.value_or(context.default_env);
     command.cwd = context.cwd;
     command.input = state;
+    command.cgroup_procs = context.cgroup_procs;
+    command.plain_oom_score = context.plain_oom_score;
     if (hook.timeout) command.timeout = std::chrono::seconds(*hook.timeout);
     const auto outcome = base::runCommand(command);
     if (!outcome && outcome.error().code() == Code::kDeadlineExceeded) {

@@ -18,6 +18,8 @@ struct HookContext {
     spec::State state;
     std::string cwd;
     std::vector<std::string> default_env;  // used by a hook without env: the caller's own
+    std::string cgroup_procs{};            // as of base::Command
+    bool plain_oom_score = false;          // the same
 };
 
 // Runs `hooks` in order and stops at the first that fails: does not start, exits non-zero, dies by

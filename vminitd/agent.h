@@ -27,6 +27,7 @@
 
 namespace arca::vminitd {
 
+class GuestHooks;
 class Supervisor;
 
 template <typename T = void>
@@ -48,6 +49,9 @@ struct Container {
     std::map<std::string, std::shared_ptr<Process>> execs;  // those looked at so far
     unsigned execs_made = 0;                                // by this agent
     std::unique_ptr<ExecBase> exec_base;                    // read when first needed
+    // Of one that no command made: hooks that are still to be run, by this agent, and their state.
+    std::vector<spec::Hook> poststart, poststop;
+    spec::State hook_state;
     bool being_made = false;
     bool being_deleted = false;
 };
@@ -76,6 +80,8 @@ class Agent {
         bool owns_container_folder = false;
         // Tells the ends of processes; null: they are somebody else's children.
         Supervisor* supervisor = nullptr;
+        // Runs poststart and poststop hooks of what was not made by a command; null: not here.
+        GuestHooks* hooks = nullptr;
     };
 
     // `state_root`: Config::state_root, opened. Everything else must outlive the agent.
@@ -155,6 +161,8 @@ class Agent {
     void pruneExecs(Container& container, int execs_fd);
 
     // ---- agent_processes.cc ----
+    void started(const ContainerPtr& container, const std::shared_ptr<Process>& process,
+                 Reply<pid_t> reply);
     base::Result<> passSeccompListener(Container& container, const Process& process,
                                        base::UniqueFd listener);
     void deleteInit(const std::string& id, Reply<> reply);

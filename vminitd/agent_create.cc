@@ -126,13 +126,16 @@ void Agent::createInit(CreateRequest request, Reply<> reply) {
     const std::string id = creation->container->id;
     containers_.emplace(id, creation->container);
     BodyRequest body = bodyRequest(creation->request, creation->process->terminal());
-    // The hooks of a bundle are run by the command that it belongs to.
     const spec::Spec& config = creation->plan.spec;
+    body.state = {config.ociVersion, id, "creating", 0, creation->plan.bundle, config.annotations};
+    // The hooks of a bundle are run by the command that it belongs to.
     if (!creation->request.options.from_command) {
         body.hooks.prestart = config.hooks.prestart;
         body.hooks.createRuntime = config.hooks.createRuntime;
+        creation->container->poststart = config.hooks.poststart;
+        creation->container->poststop = config.hooks.poststop;
+        creation->container->hook_state = body.state;
     }
-    body.state = {config.ociVersion, id, "creating", 0, creation->plan.bundle, config.annotations};
     bodies_.acquire(body,
                     [this, creation](Result<Body> got) { gotBody(creation, std::move(got)); });
 }

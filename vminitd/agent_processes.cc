@@ -13,6 +13,7 @@
 #include "spec/parse.h"
 #include "spec/state.h"
 #include "vminitd/agent.h"
+#include "vminitd/guest_hooks.h"
 #include "vminitd/mount_table.h"
 
 namespace arca::vminitd {
@@ -67,15 +68,29 @@ void Agent::startProcess(const ProcessKey& key, Reply<pid_t> reply) {
         if (!passed) (void)base::sendSignal(process->pidfd(), SIGKILL);
         return passed;
     };
-    start.done = [container, process, gate = start.gate,
-                  reply = std::move(reply)](Result<> started) {
+    start.done = [this, container, process, gate = start.gate,
+                  reply = std::move(reply)](Result<> begun) {
         process->starting = false;
-        if (!started) return reply(base::fail(std::move(started).error()));
-        process->setRunning();
+        if (!begun) return reply(base::fail(std::move(begun).error()));
         (void)::unlinkat(container->folder.get(), gate.c_str(), 0);
-        reply(process->identity().pid);
+        started(container, process, reply);
     };
     startAtGate(loop_, std::move(start));
+}
+
+void Agent::started(const ContainerPtr& container, const std::shared_ptr<Process>& process,
+                    Reply<pid_t> reply) {
+    process->setRunning();
+    const pid_t pid = process->identity().pid;
+    const bool is_init = process->id() == container->id;
+    HookList list{"poststart", {}};
+    if (is_init) list.hooks = std::exchange(container->poststart, {});
+    if (config_.hooks == nullptr || list.hooks.empty()) return reply(pid);
+    container->hook_state.status = "running";
+    container->hook_state.pid = pid;
+    // What the specification says of a failure is that it is a warning.
+    config_.hooks->runAll(std::move(list), container->hook_state,
+                          [pid, reply = std::move(reply)] { reply(pid); });
 }
 
 // Source: runtime-spec config-linux.md, "The Container Process State".
@@ -311,7 +326,14 @@ void Agent::unmountAndForget(const ContainerPtr& container, Removal removal, Rep
                    for (const auto& [id, process] : container->execs) linger(process);
                    containers_.erase(container->id);
                    base::log::debug("deleted container=" + container->id);
-                   reply({});
+                   HookList list{"poststop", std::exchange(container->poststop, {})};
+                   if (config_.hooks == nullptr || removal != Removal::kAll || list.hooks.empty()) {
+                       return reply({});
+                   }
+                   container->hook_state.status = "stopped";
+                   container->hook_state.pid = 0;
+                   config_.hooks->runAll(std::move(list), container->hook_state,
+                                         [reply] { reply({}); });
                });
 }
 

@@ -5,21 +5,17 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include <thread>
 #include <utility>
 #include <vector>
 
 #include "base/files.h"
 #include "base/guarded_program.h"
-#include "base/log.h"
 #include "base/process.h"
 #include "base/socket.h"
-#include "hooks/hook_runner.h"
 #include "vminitd/vm_body_child.h"
 
 namespace arca::vminitd {
 
-using base::Code;
 using base::fail;
 using base::failErrno;
 using base::Result;
@@ -30,33 +26,18 @@ namespace {
 // The agent itself, in the place of the command that would have brought the body.
 class VmBodyOwner : public BodyOwner {
  public:
-    VmBodyOwner(EventLoop& loop, std::shared_ptr<VmStdio> stdio, spec::Hooks hooks,
-                spec::State state, std::vector<std::string> env)
-        : loop_(loop),
+    VmBodyOwner(GuestHooks& hooks, std::shared_ptr<VmStdio> stdio, spec::Hooks lists,
+                spec::State state)
+        : hooks_(hooks),
           stdio_(std::move(stdio)),
-          hooks_(std::move(hooks)),
-          state_(std::move(state)),
-          env_(std::move(env)) {}
+          lists_(std::move(lists)),
+          state_(std::move(state)) {}
 
-    // On a thread of their own: a hook may take its time. Its children are that thread's, so the
-    // supervisor leaves them alone.
     void runHooks(pid_t pid, std::function<void(Result<>)> done) override {
         state_.pid = pid;
-        std::thread([&loop = loop_, hooks = std::move(hooks_), state = state_, env = env_,
-                     done = std::move(done)]() mutable {
-            auto ran = hooks::runHooks(
-                hooks.prestart,
-                {.kind = "prestart", .state = state, .cwd = "/", .default_env = env});
-            if (ran) {
-                ran = hooks::runHooks(
-                    hooks.createRuntime,
-                    {.kind = "createRuntime", .state = state, .cwd = "/", .default_env = env});
-            }
-            // A hook's end is none of the protocol's codes.
-            if (!ran) ran = fail(Code::kInternal, ran.error().message());
-            loop.post(
-                [done = std::move(done), ran = std::move(ran)]() mutable { done(std::move(ran)); });
-        }).detach();
+        hooks_.run({{"prestart", std::move(lists_.prestart)},
+                    {"createRuntime", std::move(lists_.createRuntime)}},
+                   state_, std::move(done));
     }
 
     Result<> created(pid_t /*pid*/, int master_fd) override {
@@ -68,11 +49,10 @@ class VmBodyOwner : public BodyOwner {
     void onGone(std::function<void()> /*gone: the agent stays*/) override {}
 
  private:
-    EventLoop& loop_;
+    GuestHooks& hooks_;
     std::shared_ptr<VmStdio> stdio_;
-    spec::Hooks hooks_;
+    spec::Hooks lists_;
     spec::State state_;
-    std::vector<std::string> env_;
 };
 
 std::vector<char*> pointers(const std::vector<std::string>& strings) {
@@ -88,9 +68,10 @@ std::vector<char*> pointers(const std::vector<std::string>& strings) {
 Result<std::unique_ptr<VmBodySource>> VmBodySource::make(EventLoop& loop,
                                                          base::Transport& transport,
                                                          const Environment& environment,
-                                                         VmModules& modules,
+                                                         GuestHooks& hooks, VmModules& modules,
                                                          const std::string& vmexec) {
-    std::unique_ptr<VmBodySource> source(new VmBodySource(loop, transport, environment, modules));
+    std::unique_ptr<VmBodySource> source(
+        new VmBodySource(loop, transport, environment, hooks, modules));
     ARCA_TRY(const UniqueFd file, base::openAt(AT_FDCWD, vmexec, O_PATH));
     ARCA_TRY(source->program_, base::guardedProgram(file, vmexec));
     return source;
@@ -137,7 +118,7 @@ Result<Body> VmBodySource::fork(const BodyRequest& request, const std::shared_pt
     Body body;
     body.sync = std::move(sync.first);
     ARCA_TRY(body.pidfd, base::openPidfd(pid));
-    body.owner = std::make_shared<VmBodyOwner>(loop_, stdio, request.hooks, request.state, env);
+    body.owner = std::make_shared<VmBodyOwner>(hooks_, stdio, request.hooks, request.state);
     body.io = stdio;
     return body;
 }

@@ -15,6 +15,7 @@
 #include "vminitd/body.h"
 #include "vminitd/environment.h"
 #include "vminitd/event_loop.h"
+#include "vminitd/guest_hooks.h"
 #include "vminitd/vm_modules.h"
 #include "vminitd/vm_stdio.h"
 
@@ -26,7 +27,7 @@ class VmBodySource : public BodySource {
     static base::Result<std::unique_ptr<VmBodySource>> make(EventLoop& loop,
                                                             base::Transport& transport,
                                                             const Environment& environment,
-                                                            VmModules& modules,
+                                                            GuestHooks& hooks, VmModules& modules,
                                                             const std::string& vmexec);
 
     // Dials the streams, then, once all drivers are there, forks.
@@ -35,13 +36,18 @@ class VmBodySource : public BodySource {
 
  private:
     VmBodySource(EventLoop& loop, base::Transport& transport, const Environment& environment,
-                 VmModules& modules)
-        : loop_(loop), transport_(transport), environment_(environment), modules_(modules) {}
+                 GuestHooks& hooks, VmModules& modules)
+        : loop_(loop),
+          transport_(transport),
+          environment_(environment),
+          hooks_(hooks),
+          modules_(modules) {}
     base::Result<Body> fork(const BodyRequest& request, const std::shared_ptr<VmStdio>& stdio);
 
     EventLoop& loop_;
     base::Transport& transport_;
     const Environment& environment_;
+    GuestHooks& hooks_;
     VmModules& modules_;
     base::UniqueFd program_;
 };

@@ -26,6 +26,7 @@ namespace {
 constexpr char kMovedRoot[] = "/mnt";
 constexpr char kCgroupRoot[] = "/sys/fs/cgroup";
 constexpr char kOwnCgroup[] = "/sys/fs/cgroup/vminitd";
+constexpr char kHookCgroup[] = "/sys/fs/cgroup/hooks";
 constexpr char kMemoryHigh[] = "83886080";  // 80 MiB
 constexpr char kMemoryLow[] = "52428800";   // 50 MiB
 constexpr char kOomScore[] = "-999";
@@ -92,9 +93,9 @@ void setUpCgroups() {
         if (name.empty()) continue;
         (void)write(std::string(kCgroupRoot) + "/cgroup.subtree_control", "+" + std::string(name));
     }
-    if (::mkdir(kOwnCgroup, 0755) != 0 && errno != EEXIST) {
-        return base::log::warning("mkdir " + std::string(kOwnCgroup) + ": " +
-                                  base::errnoText(errno));
+    for (const char* path : {kHookCgroup, kOwnCgroup}) {
+        if (::mkdir(path, 0755) == 0 || errno == EEXIST) continue;
+        return base::log::warning(std::string("mkdir ") + path + ": " + base::errnoText(errno));
     }
     const std::string own = kOwnCgroup;
     (void)write(own + "/memory.high", kMemoryHigh);
@@ -129,7 +130,7 @@ void mountBinfmtMisc() {
     // A kernel without it has no folder for it.
     if (::access(binfmt.target, F_OK) != 0) return;
     const auto mounted = mountOne(binfmt);
-    if (!mounted) base::log::warning(mounted.error().message());
+    if (!mounted) base::log::debug(mounted.error().message());
 }
 
 void bootLimits() {

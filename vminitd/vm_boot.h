@@ -12,6 +12,8 @@ namespace arca::vminitd {
 
 inline constexpr char kVmStateRoot[] = "/run/container";
 inline constexpr char kVmModules[] = "/lib/modules/arca";
+// Of the cgroup for what the agent starts beside containers.
+inline constexpr char kVmHookProcs[] = "/sys/fs/cgroup/hooks/cgroup.procs";
 
 // First of all, before anything is mounted or opened: makes the root one that can be left by
 // pivot_root(2), which an initramfs is not, and mounts /proc, /dev, /sys, /run and cgroup2.
@@ -20,7 +22,8 @@ base::Result<> bootMounts();
 // Interpreters for programs of other machines, where the kernel has them. After its modules.
 void mountBinfmtMisc();
 
-// Limits, protection from the OOM killer, and the agent's own cgroup. What cannot be had is logged.
+// Limits, protection from the OOM killer, the agent's own cgroup and that of hooks. What cannot be
+// had is logged.
 void bootLimits();
 
 // Whether something of the file system type `magic` (statfs(2)) can only be a kernel's initial

@@ -12,6 +12,7 @@
 #include <linux/vm_sockets.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <map>
 #include <memory>
 #include <thread>
@@ -25,6 +26,7 @@
 #include "vminitd/agent.h"
 #include "vminitd/cgroup_fs.h"
 #include "vminitd/environment.h"
+#include "vminitd/guest_hooks.h"
 #include "vminitd/rpc_server.h"
 #include "vminitd/supervisor.h"
 #include "vminitd/vm_body.h"
@@ -121,6 +123,7 @@ class Acceptor {
  private:
     void acceptOne() {
         auto connection = listener_->accept();
+        if (!connection && connection.error().sysErrno() == EAGAIN) return;
         if (!connection) {
             base::log::error(connection.error().message());
             // Out of descriptors or memory, most likely: they come back, but not at once.
@@ -202,8 +205,9 @@ Result<> runVmAgent(const VmOptions& options) {
     ARCA_CHECK(base::makeDirs(options.state_root, 0700));
     ARCA_TRY(UniqueFd state_root, base::openAt(AT_FDCWD, options.state_root, O_PATH | O_DIRECTORY));
     Environment environment(inheritedEnvironment());
+    GuestHooks hooks(*loop, environment, first ? kVmHookProcs : "");
     ARCA_TRY(const auto bodies,
-             VmBodySource::make(*loop, *transport, environment, modules, options.vmexec));
+             VmBodySource::make(*loop, *transport, environment, hooks, modules, options.vmexec));
     Agent agent(*loop, *cgroups, cgroup_fs, *bodies,
                 Agent::Config{.state_root = options.state_root,
                               .cgroup_prefix = options.cgroup_prefix,
@@ -211,7 +215,8 @@ Result<> runVmAgent(const VmOptions& options) {
                               .dials_stdio = true,
                               .commands_forget_execs = false,
                               .owns_container_folder = true,
-                              .supervisor = supervisor.get()},
+                              .supervisor = supervisor.get(),
+                              .hooks = &hooks},
                 std::move(state_root));
     VmPower power(*loop, agent);
     Activity activity;

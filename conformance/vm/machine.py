@@ -99,6 +99,7 @@ def busybox_rootfs(folder):
         if applet != "busybox":
             (root / "bin" / applet).symlink_to("busybox")
     (root / "etc" / "passwd").write_text("root:x:0:0:root:/root:/bin/sh\n", encoding="ascii")
+    (root / "etc" / ".keep").touch(0o755)
     (root / "etc" / "group").write_text("root:x:0:\n", encoding="ascii")
     return root
 

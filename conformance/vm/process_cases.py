@@ -140,6 +140,21 @@ class ProcessCases:
             with self.refused(FAILURE.INTERNAL, "/no/such/program"):
                 self.guest.create(self.name, [], config=config, stdout=False, stderr=False).start()
 
+    def test_program_that_cannot_be_executed_fails_the_start_and_has_an_exit(self):
+        process = self.guest.create(self.name, [], config=self.configuration_of("/etc/.keep"))  # an empty file
+        request = pb.WaitProcessRequest(**process.key)
+        early = self.guest.agent.context.WaitProcess.future(request, timeout=SECONDS)
+        with self.refused(FAILURE.INTERNAL, "exec /etc/.keep"):
+            process.start()
+        self.assertEqual((read_all(process.stdout), read_all(process.stderr)), (b"", b""))
+        self.assertEqual((early.result().exitCode, process.wait()), (1, 1))
+        process.delete()
+
+    def configuration_of(self, *args, **more):
+        config = self.guest.configuration([], **more)
+        config["process"]["args"] = list(args)
+        return config
+
     # ---- streams ----
 
     def test_half_close_of_stdin_is_the_programs_end_of_file(self):
@@ -271,6 +286,13 @@ class ProcessCases:
         process.finish()
         self.assertEqual((process.out, process.code), (b"/dev/pts/0\r\n1\r\n", 0))
 
+    def test_terminal_without_streams_does_not_stop_its_program(self):
+        process = self.guest.create(self.name, ["sh", "-c", "head -c 300000 /dev/zero; exit 6"], terminal=True,
+                                    stdout=False)
+        process.start()
+        self.assertEqual(process.wait(), 6)
+        process.delete()
+
     def test_end_of_stdin_is_no_end_of_a_terminal(self):
         process = self.guest.create(self.name, ["sh", "-c", "echo ready; sleep 0.5; echo still here; read x"],
                                     stdin=True, terminal=True)
@@ -305,31 +327,50 @@ class ProcessCases:
 
     # ---- hooks, names, groups ----
 
-    def test_hooks_of_a_configuration_run_with_its_state(self):
-        note = f"/tmp/{self.name}-{time.time_ns()}"
-        hooks = {kind: [] for kind in ("prestart", "createRuntime", "createContainer", "startContainer", "poststart",
-                                       "poststop")}
-        busybox = self.guest.rootfs + "/bin/busybox"
-        for kind in ("prestart", "createRuntime"):
-            hooks[kind] = [{"path": busybox, "args": ["sh", "-c", f"{busybox} cat >> {note}"], "env": []}]
+    def no_hooks(self):
+        """As Apple's decoder wants them: every list is there."""
+        return {kind: [] for kind in ("prestart", "createRuntime", "createContainer", "startContainer", "poststart",
+                                      "poststop")}
+
+    def hook(self, command):
+        return {"path": self.guest.rootfs + "/bin/busybox", "args": ["sh", "-c", command], "env": []}
+
+    def noted(self, note):
+        """The JSON texts in a file that hooks have written."""
         mounts = [*self.guest.configuration([])["mounts"],
                   {"type": "none", "source": "/tmp", "destination": "/notes", "options": ["rbind"]}]
-        done = self.guest.run(self.name, ["cat", f"/notes/{os.path.basename(note)}"], hooks=hooks, mounts=mounts)
+        text = self.guest.run(f"{self.name}-{time.time_ns()}", ["cat", f"/notes/{os.path.basename(note)}"],
+                              mounts=mounts).out.decode()
         states, decoder = [], json.JSONDecoder()
-        text = done.out.decode()
         while text.strip():
             state, end = decoder.raw_decode(text)
             states.append(state)
             text = text[end:].lstrip()
-        self.assertEqual([state["status"] for state in states], ["creating", "creating"])
+        return states
+
+    def test_hooks_of_a_configuration_run_with_its_state(self):
+        note = f"/tmp/{self.name}-{time.time_ns()}"
+        hooks = self.no_hooks()
+        busybox = self.guest.rootfs + "/bin/busybox"
+        for kind in ("prestart", "createRuntime", "poststart", "poststop"):
+            hooks[kind] = [self.hook(f"{busybox} cat >> {note}")]
+        # Of those that come late a failure is a warning, and the next one runs.
+        hooks["poststart"].insert(0, self.hook("exit 1"))
+        process = self.guest.create(self.name, ["sleep", "10000"], stdout=False, stderr=False, hooks=hooks)
+        self.assertEqual([state["status"] for state in self.noted(note)], ["creating"] * 2)
+        pid = process.start()
+        self.assertEqual(self.noted(note)[2]["status"], "running")
+        process.kill(signal.SIGKILL)
+        process.wait()
+        process.delete()
+        states = self.noted(note)
+        self.assertEqual([state["status"] for state in states], ["creating", "creating", "running", "stopped"])
         self.assertEqual({state["id"] for state in states}, {self.name})
-        self.assertGreater(states[0]["pid"], 1)
+        self.assertEqual([state.get("pid") for state in states], [pid, pid, pid, None])
 
     def test_hook_that_fails_fails_the_create(self):
-        busybox = self.guest.rootfs + "/bin/busybox"
-        hooks = {kind: [] for kind in ("prestart", "createRuntime", "createContainer", "startContainer", "poststart",
-                                       "poststop")}
-        hooks["createRuntime"] = [{"path": busybox, "args": ["sh", "-c", "echo no >&2; exit 4"], "env": []}]
+        hooks = self.no_hooks()
+        hooks["createRuntime"] = [self.hook("echo no >&2; exit 4")]
         for _ in range(2):
             with self.refused(FAILURE.INTERNAL, "createRuntime hook #0"):
                 self.guest.create(self.name, ["true"], stdout=False, stderr=False, hooks=hooks)

@@ -1,12 +1,10 @@
 #!/usr/bin/python3
 """vminitd as the first process of a real VM: how it boots, what it gives to containers, how it ends."""
 
-import gzip
 import pathlib
 import re
 import shutil
 import signal
-import stat
 import subprocess
 import sys
 import tempfile
@@ -17,9 +15,6 @@ from agent import Agent, ext, pb
 from guest import Guest, apple_mounts, image_arguments, oci_mounts
 from machine import BUSYBOX, SECONDS, Machine, guest_image, guest_kernel, until
 from process_cases import FAILURE, ProcessCases
-
-sys.path.insert(0, str(machine.TOP / "vsock"))
-import vm_world  # noqa: E402  (writes small initramfs archives)
 
 DIAL = """
 #include <sys/socket.h>
@@ -47,7 +42,8 @@ class World:
     def prepare(cls):
         cls.folder = pathlib.Path(tempfile.mkdtemp(prefix="arca-boot-"))
         unittest.addModuleCleanup(shutil.rmtree, cls.folder)
-        cls.kernel = guest_kernel.prepare((*guest_kernel.CONTAINER, "vsock_loopback"))
+        # With the loopback of vsock, which a guest need not have, containers could reach the agent.
+        cls.kernel = guest_kernel.prepare(tuple(dict.fromkeys((*guest_kernel.CONTAINER, "vsock_loopback"))))
         (cls.folder / "dial.c").write_text(DIAL, encoding="ascii")
         subprocess.run(["cc", "-Os", "-static", "-s", "-o", str(cls.folder / "dial"), str(cls.folder / "dial.c")],
                        check=True)
@@ -129,6 +125,16 @@ class InOneVm(ProcessCases, unittest.TestCase):
         resident = int(re.search(r"VmRSS:\s+(\d+)", self.root_text("cat /proc/1/status")).group(1))
         self.assertLess(resident, 12 << 10)
 
+    def test_hooks_have_a_cgroup_of_their_own_and_no_protection(self):
+        note = "/tmp/where"
+        hooks = self.no_hooks()
+        hooks["createRuntime"] = [self.hook(f"cd {self.guest.rootfs}/bin; ./busybox cat /proc/self/cgroup "
+                                            f"/proc/self/oom_score_adj > {note}")]
+        self.guest.run(self.name, ["true"], hooks=hooks)
+        mounts = [*oci_mounts(), {"type": "none", "source": "/tmp", "destination": "/notes", "options": ["rbind"]}]
+        done = self.guest.run(self.name, ["cat", "/notes/where"], mounts=mounts)
+        self.assertEqual(done.out.split(), [b"0::/hooks", b"0"])
+
     def test_either_kind_of_dev_works(self):
         for kind, mounts in (("devtmpfs", apple_mounts()), ("tmpfs", oci_mounts())):
             for terminal in (False, True):
@@ -204,16 +210,14 @@ class WithVmsOfTheirOwn(unittest.TestCase):
     def test_read_only_disk_as_root(self):
         disk = guest_image(World.kernel, World.folder, *World.arguments, form="ext4", name="root.ext4")
         # This kernel has its disk driver as a module, so something small has to load it before the root is there.
-        init = "\n".join(["#!/bin/busybox sh", "/bin/busybox mount -t devtmpfs dev /dev",
-                          "for m in /modules/*.ko; do /bin/busybox insmod $m; done",
-                          "/bin/busybox mount -t ext4 -o ro /dev/vda /root", "/bin/busybox umount /dev",
-                          "exec /bin/busybox switch_root /root /sbin/vminitd --log-level debug", ""])
-        directory, program = stat.S_IFDIR | 0o755, stat.S_IFREG | 0o755
-        entries = [(name, directory, b"") for name in ("bin", "dev", "modules", "root")]
-        entries += [("bin/busybox", program, pathlib.Path(BUSYBOX).read_bytes()), ("init", program, init.encode())]
-        entries += [("modules/" + module.name, program, module.read_bytes()) for module in World.kernel.modules]
-        small = World.folder / "small.img"
-        small.write_bytes(gzip.compress(vm_world.cpio_archive(entries), 1))
+        init = World.folder / "init"
+        init.write_text("\n".join([
+            "#!/bin/busybox sh", "/bin/busybox mount -t devtmpfs dev /dev",
+            "for m in /lib/modules/arca/*.ko; do /bin/busybox insmod $m; done",
+            "/bin/busybox mount -t ext4 -o ro /dev/vda /mnt", "/bin/busybox umount /dev",
+            "exec /bin/busybox switch_root /mnt /sbin/vminitd --log-level debug", ""]), encoding="ascii")
+        small = guest_image(World.kernel, World.folder, "--add", f"{BUSYBOX}=/bin/busybox", name="small.img",
+                            vminitd=init, vmexec=init)
         vm, guest = self.boot(small, disks=[(disk, "ro")])
         done = guest.run("c", ["sh", "-c", "echo works; cat /proc/1/mounts"], namespaces=("mount",))
         self.assertTrue(done.out.startswith(b"works\n"), done.out)
