@@ -243,8 +243,9 @@ BOOST_AUTO_TEST_CASE(copies_that_hang_hold_up_nobody_and_can_be_cancelled) {
         readers.push_back(
             stub->Copy(contexts.back().get(),
                        copyRequest(api::CopyRequest::COPY_IN, rootfs + "/f" + std::to_string(i))));
+        // One after the other, so that each connection is known to be its call's.
+        if (i < 2) silent.push_back(std::move(*(*listener)->accept()));
     }
-    for (int i = 0; i < 2; ++i) silent.push_back(std::move(*(*listener)->accept()));
     BOOST_TEST(static_cast<int>(stat(rootfs)) == static_cast<int>(StatusCode::OK));
     api::CopyResponse response;
     for (size_t i = 0; i < 2; ++i) {

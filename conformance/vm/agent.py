@@ -36,9 +36,10 @@ def _generate():
                     f"--plugin=protoc-gen-grpc={plugin}", "sandbox_context.proto", "arca_extension.proto"],
                    stdin=subprocess.DEVNULL, check=True)
     sys.path.insert(0, folder)
+    return folder
 
 
-_generate()
+STUBS = _generate()  # removed at the program's end
 import arca_extension_pb2 as ext            # noqa: E402  pylint: disable=wrong-import-position
 import arca_extension_pb2_grpc as ext_grpc  # noqa: E402  pylint: disable=wrong-import-position
 import sandbox_context_pb2 as pb            # noqa: E402  pylint: disable=wrong-import-position

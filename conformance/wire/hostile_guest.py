@@ -16,6 +16,7 @@ import argparse
 import contextlib
 import os
 import random
+import shutil
 import signal
 import struct
 import sys
@@ -27,6 +28,8 @@ import grpc
 import http2_player as h2
 from apple_guest import AppleAgent, AppleGuest, pb
 from guest_side import GuestSide
+
+import agent as agent_stubs  # apple_guest has made it reachable
 
 MIB = 1 << 20
 ENDS = "fails soon: the connection has ended"
@@ -563,6 +566,7 @@ def main():
             os.close(options.ready_fd)
         signal.sigwait({signal.SIGTERM, signal.SIGINT})
     sys.stdout.flush()
+    shutil.rmtree(agent_stubs.STUBS, ignore_errors=True)
     os._exit(0)  # threads of grpc may hold a call that nobody ends
 
 
