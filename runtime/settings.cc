@@ -6,6 +6,7 @@
 #include "base/files.h"
 #include "base/strings.h"
 #include "runtime/context.h"
+#include "runtime/drivers/strict_spec.h"
 
 namespace arca::runtime {
 namespace {
@@ -82,6 +83,35 @@ Result<> readVmMember(const std::string& key, const Json& value, VmSettings& vm)
     return wrong(member, "no such member");
 }
 
+Result<> readConnect(const Json& value, ConnectSettings& connect) {
+    if (!value.is_object()) return wrong("connect", "not an object");
+    for (const auto& [key, inner] : value.items()) {
+        const std::string member = "connect." + key;
+        if (key == "paths" && inner.is_object()) {
+            for (const auto& [host, guest] : inner.items()) {
+                std::string host_path;
+                std::string guest_path;
+                ARCA_CHECK(readPath(Json(host), member, host_path));
+                ARCA_CHECK(readPath(guest, member, guest_path));
+                connect.paths[base::cleanPath(host_path)] = base::cleanPath(guest_path);
+            }
+        } else if (key == "ignore" && inner.is_array()) {
+            for (const Json& entry : inner) {
+                std::string feature;
+                ARCA_CHECK(readText(entry, member, feature));
+                if (!isIgnorableFeature(feature)) {
+                    return wrong(member + ": " + base::printable(feature), "no such feature");
+                }
+                connect.ignore.push_back(std::move(feature));
+            }
+        } else {
+            return wrong(member,
+                         key == "paths" || key == "ignore" ? "of a wrong type" : "no such member");
+        }
+    }
+    return {};
+}
+
 Result<> readMember(const std::string& key, const Json& value, Settings& settings) {
     if (key == "sandbox") return readText(value, key, settings.sandbox);
     if (key == "vm") {
@@ -91,6 +121,7 @@ Result<> readMember(const std::string& key, const Json& value, Settings& setting
         }
         return {};
     }
+    if (key == "connect") return readConnect(value, settings.connect);
     if (key == "allowed_annotations") {
         if (!value.is_array()) return wrong(key, "not an array");
         for (const Json& entry : value) {

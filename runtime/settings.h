@@ -7,6 +7,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
@@ -27,9 +28,18 @@ struct VmSettings {
     std::chrono::seconds boot_limit{60};
 };
 
+// About guests of others.
+struct ConnectSettings {
+    std::map<std::string, std::string> paths;  // of the host, and what they are in the guest
+    // Features of a bundle that a guest without our extension leaves out, and that may be left out:
+    // see strict_spec.h.
+    std::vector<std::string> ignore;
+};
+
 struct Settings {
     std::string sandbox;  // empty: nothing said
     VmSettings vm;
+    ConnectSettings connect;
     std::vector<std::string> allowed_annotations;
 };
 

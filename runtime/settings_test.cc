@@ -17,7 +17,8 @@ BOOST_AUTO_TEST_SUITE(settings)
 BOOST_AUTO_TEST_CASE(every_member_is_read) {
     const auto settings = parseSettings(R"({"sandbox":"vm","vm":{"kernel":"/k","initrd":"/i",
         "qemu":"/q","virtiofsd":"/v","accel":"tcg","append":"a b","memory_mib":300,"vcpus":2,
-        "boot_seconds":7},"allowed_annotations":["io.arca.vm.vcpus"]})");
+        "boot_seconds":7},"connect":{"paths":{"/h/":"/g"},"ignore":["seccomp"]},
+        "allowed_annotations":["io.arca.vm.vcpus"]})");
     BOOST_TEST_REQUIRE(settings.has_value());
     BOOST_TEST(settings->sandbox == "vm");
     BOOST_TEST(settings->vm.kernel == "/k");
@@ -29,6 +30,8 @@ BOOST_AUTO_TEST_CASE(every_member_is_read) {
     BOOST_TEST(settings->vm.memory_mib.value() == 300U);
     BOOST_TEST(settings->vm.vcpus.value() == 2U);
     BOOST_TEST(settings->vm.boot_limit.count() == 7);
+    BOOST_TEST(settings->connect.paths.at("/h") == "/g");
+    BOOST_TEST(settings->connect.ignore.at(0) == "seccomp");
     BOOST_TEST(settings->allowed_annotations.size() == 1U);
 }
 
@@ -41,7 +44,9 @@ BOOST_AUTO_TEST_CASE(what_is_wrong_is_refused_by_name) {
         {R"({"vm":{"kernel":"k"}})", "vm.kernel: not an absolute path"},
         {R"({"vm":{"memory_mib":1}})", "vm.memory_mib: not between 128 and 1048576"},
         {R"({"vm":{"vcpus":-1}})", "vm.vcpus: not a number in range"},
-        {R"({"vm":{"accel":"hvf"}})", "vm.accel: not auto, tcg or kvm"}};
+        {R"({"vm":{"accel":"hvf"}})", "vm.accel: not auto, tcg or kvm"},
+        {R"({"connect":{"ignore":["everything"]}})", "connect.ignore: everything: no such feature"},
+        {R"({"connect":{"paths":{"x":"/y"}}})", "connect.paths: not an absolute path"}};
     for (const auto& [text, message] : cases) {
         const auto settings = parseSettings(text);
         BOOST_TEST_REQUIRE(!settings.has_value(), text);
@@ -109,7 +114,7 @@ BOOST_AUTO_TEST_CASE(host_paths_become_shares) {
     config.mounts.push_back({"/data", "bind", "/srv/data", {"rbind", "ro"}, {}, {}});
     config.mounts.push_back({"/proc", "proc", "proc", {}, {}, {}});
     config.mounts.push_back({"/file", "none", "/etc/hosts", {"bind"}, {}, {}});
-    const auto guest = makeGuestSpec(config, "c1", noNamespace);
+    const auto guest = makeGuestSpec(config, "c1", sharePlacement("c1"), noNamespace);
     BOOST_TEST_REQUIRE(guest.has_value());
     BOOST_TEST_REQUIRE(guest->shares.size() == 3U);
     BOOST_TEST(guest->shares[0].source == "/bundle/rootfs");
@@ -123,6 +128,22 @@ BOOST_AUTO_TEST_CASE(host_paths_become_shares) {
     BOOST_TEST(guest->spec.linux.cgroupsPath == "/container/c1");
 }
 
+BOOST_AUTO_TEST_CASE(paths_of_a_foreign_guest_come_from_the_longest_prefix) {
+    const Placement place =
+        mappedPlacement({{"/srv", "/a"}, {"/srv/deep", "/b"}, {"/srv/other", "/c"}});
+    const std::pair<const char*, const char*> cases[] = {
+        {"/srv", "/a"},          {"/srv/x/y", "/a/x/y"},       {"/srv/deep", "/b"},
+        {"/srv/deep/x", "/b/x"}, {"/srv/deeper", "/a/deeper"}, {"/srv/deep/../x", "/a/x"}};
+    for (const auto& [host, guest] : cases) {
+        const auto placed = place({"m1", host, false, true, {}});
+        BOOST_TEST_REQUIRE(placed.has_value(), host);
+        BOOST_TEST(*placed == guest);
+    }
+    BOOST_TEST((place({"m1", "/etc", false, true, {}}).error().code() == Code::kUnsupported));
+    BOOST_TEST(mappedPlacement({{"/", "/host"}})({"m1", "/x", false, true, {}}).value() ==
+               "/host/x");
+}
+
 BOOST_AUTO_TEST_CASE(hooks_of_the_host_stay_on_the_host) {
     spec::Spec config = example();
     for (auto* list :
@@ -130,7 +151,7 @@ BOOST_AUTO_TEST_CASE(hooks_of_the_host_stay_on_the_host) {
           &config.hooks.startContainer, &config.hooks.poststart, &config.hooks.poststop}) {
         list->push_back({"/hook", {}, {}, {}});
     }
-    const auto guest = makeGuestSpec(config, "c1", noNamespace);
+    const auto guest = makeGuestSpec(config, "c1", sharePlacement("c1"), noNamespace);
     BOOST_TEST_REQUIRE(guest.has_value());
     const spec::Hooks& hooks = guest->spec.hooks;
     BOOST_TEST(hooks.prestart.empty());
@@ -145,12 +166,12 @@ BOOST_AUTO_TEST_CASE(the_network_namespace_is_the_stand_ins) {
     spec::Spec config = example();
     config.linux.namespaces = {{spec::NamespaceType::kNetwork, "/run/netns/x"},
                                {spec::NamespaceType::kPid, ""}};
-    auto guest = makeGuestSpec(config, "c1", noNamespace);
+    auto guest = makeGuestSpec(config, "c1", sharePlacement("c1"), noNamespace);
     BOOST_TEST_REQUIRE(guest.has_value());
     BOOST_TEST(guest->network_namespace == "/run/netns/x");
     BOOST_TEST(guest->spec.linux.namespaces[0].path.empty());
     config.linux.namespaces[1].path = "/proc/1/ns/pid";
-    guest = makeGuestSpec(config, "c1", noNamespace);
+    guest = makeGuestSpec(config, "c1", sharePlacement("c1"), noNamespace);
     BOOST_TEST_REQUIRE(!guest.has_value());
     BOOST_TEST(guest.error().message() == "no /proc/1/ns/pid");
 }
@@ -158,10 +179,12 @@ BOOST_AUTO_TEST_CASE(the_network_namespace_is_the_stand_ins) {
 BOOST_AUTO_TEST_CASE(what_a_guest_cannot_do_is_refused) {
     spec::Spec config = example();
     config.linux.intelRdt.emplace();
-    BOOST_TEST((makeGuestSpec(config, "c1", noNamespace).error().code() == Code::kUnsupported));
+    BOOST_TEST((makeGuestSpec(config, "c1", sharePlacement("c1"), noNamespace).error().code() ==
+                Code::kUnsupported));
     config = example();
     config.linux.seccomp.emplace().listenerPath = "/x";
-    BOOST_TEST((makeGuestSpec(config, "c1", noNamespace).error().code() == Code::kUnsupported));
+    BOOST_TEST((makeGuestSpec(config, "c1", sharePlacement("c1"), noNamespace).error().code() ==
+                Code::kUnsupported));
 }
 
 BOOST_AUTO_TEST_CASE(only_paths_of_proc_ns_are_namespaces_of_processes) {

@@ -119,7 +119,8 @@ Result<> setUpEmulator(const Emulator& emulator, const std::string& folder) {
             if (errno == ENODEV || errno == ENOENT) {
                 return fail(Code::kUnsupported, "this kernel has no binfmt_misc", errno);
             }
-            return failErrno("mount binfmt_misc at " + folder);
+            // Somebody else has just mounted it.
+            if (errno != EBUSY) return failErrno("mount binfmt_misc at " + folder);
         }
     }
     ARCA_TRY(const UniqueFd fd, base::openAt(AT_FDCWD, file, O_WRONLY));

@@ -27,8 +27,8 @@ base::Result<> addAddress(const std::string& interface, const std::string& ipv4,
                           const std::string& ipv6);
 
 struct LinkRoute {
-    std::string ipv4_destination, ipv4_source;  // "a.b.c.d/n", "a.b.c.d"; empty: none
-    std::string ipv6_destination, ipv6_source;
+    std::string ipv4_destination{}, ipv4_source{};  // "a.b.c.d/n", "a.b.c.d"; empty: none
+    std::string ipv6_destination{}, ipv6_source{};
 };
 // Routes to destinations that are reached without a gateway. kInvalidArgument with neither family.
 base::Result<> addLinkRoute(const std::string& interface, const LinkRoute& route);

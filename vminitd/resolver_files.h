@@ -13,19 +13,19 @@
 namespace arca::vminitd {
 
 struct DnsConfig {
-    std::vector<std::string> nameservers;
-    std::optional<std::string> domain;
-    std::vector<std::string> search_domains;
-    std::vector<std::string> options;
+    std::vector<std::string> nameservers{};
+    std::optional<std::string> domain{};
+    std::vector<std::string> search_domains{};
+    std::vector<std::string> options{};
 };
 // The text of resolv.conf(5). kInvalidArgument names the value that is empty or would be more than
 // one word there.
 base::Result<std::string> resolvConf(const DnsConfig& config);
 
 struct HostsEntry {
-    std::string address;
-    std::vector<std::string> names;
-    std::optional<std::string> comment;
+    std::string address{};
+    std::vector<std::string> names{};
+    std::optional<std::string> comment{};
 };
 // The text of hosts(5), with `comment` as its first line. kInvalidArgument for an address or a name
 // that is no word, and for a comment that is no line.

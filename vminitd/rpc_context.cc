@@ -25,8 +25,12 @@ ServerUnaryReactor* ContextService::onWorker(CallbackServerContext* context, Wor
 
 ServerUnaryReactor* ContextService::onMachine(CallbackServerContext* context, Workers& workers,
                                               const char* rpc, std::function<Status()> work) {
-    if (parts_.host == nullptr) return answer(context, refusedInLocalSandbox(rpc));
-    return onWorker(context, workers, std::move(work));
+    if (!parts_.owns_machine) return answer(context, refusedOutsideVm(rpc));
+    return onWorker(context, workers, [this, work = std::move(work)] {
+        // A file system, a link or binfmt_misc may come with a module.
+        if (parts_.wait_for_drivers) parts_.wait_for_drivers();
+        return work();
+    });
 }
 
 ServerUnaryReactor* ContextService::answer(CallbackServerContext* context, Status status) {
@@ -40,9 +44,14 @@ Result<GuestPath> ContextService::pathOf(const std::string& text) const {
     return GuestPath::parse(text, parts_.containers);
 }
 
-Status refusedInLocalSandbox(const char* rpc) {
+Status refusedOutsideVm(const char* rpc) {
     return {StatusCode::UNIMPLEMENTED,
             std::string(rpc) + ": not offered in a local sandbox, which shares its host's kernel"};
+}
+
+Status refusedWithoutHost(const char* rpc) {
+    return {StatusCode::UNIMPLEMENTED,
+            std::string(rpc) + ": not offered in a local sandbox, where no port leads to the host"};
 }
 
 void setTime(google::protobuf::Timestamp& out, int64_t seconds, int64_t nanoseconds) {

@@ -158,7 +158,7 @@ class ContextService : public wire::SandboxContext::CallbackService {
     // Status.
     ServerUnaryReactor* onWorker(CallbackServerContext* context, Workers& workers,
                                  std::function<grpc::Status()> work);
-    // The same for what would change the machine: refused in the local sandbox.
+    // The same for what would change the machine: refused where that is not the sandbox's own.
     ServerUnaryReactor* onMachine(CallbackServerContext* context, Workers& workers, const char* rpc,
                                   std::function<grpc::Status()> work);
     ServerUnaryReactor* answer(CallbackServerContext* context, grpc::Status status);
@@ -168,8 +168,10 @@ class ContextService : public wire::SandboxContext::CallbackService {
     RpcServer::Parts& parts_;
 };
 
-// UNIMPLEMENTED: it would change the machine, which in the local sandbox is the host.
-grpc::Status refusedInLocalSandbox(const char* rpc);
+// UNIMPLEMENTED: it would change the machine, which in the local sandbox is the host; or it needs a
+// port of the host.
+grpc::Status refusedOutsideVm(const char* rpc);
+grpc::Status refusedWithoutHost(const char* rpc);
 
 void setTime(google::protobuf::Timestamp& out, int64_t seconds, int64_t nanoseconds);
 

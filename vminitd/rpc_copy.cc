@@ -23,7 +23,7 @@ class CopyReactor : public grpc::ServerWriteReactor<wire::CopyResponse> {
     CopyReactor(RpcState& state, const wire::CopyRequest& request)
         : state_(state), request_(request) {
         if (state_.parts.host == nullptr) {
-            end(refusedInLocalSandbox("copy"));
+            end(refusedWithoutHost("copy"));
             return;
         }
         state_.parts.activity.begin();

@@ -12,6 +12,7 @@ namespace arca::vminitd {
 using base::Code;
 using base::Result;
 using grpc::Status;
+using grpc::StatusCode;
 
 namespace {
 
@@ -162,20 +163,20 @@ ServerUnaryReactor* ExtensionService::Update(CallbackServerContext* context,
                                auto finish) { finish(parts_.agent.update(id, resources)); });
 }
 
-grpc::ServerWriteReactor<ext::Event>* ExtensionService::Events(CallbackServerContext*,
-                                                               const ext::EventsRequest* request) {
-    return new EventsReactor(parts_, request->container_id());  // deletes itself in OnDone
-}
-
 ServerUnaryReactor* ExtensionService::PowerOff(CallbackServerContext* context,
                                                const ext::PowerOffRequest*,
                                                ext::PowerOffResponse*) {
     if (parts_.power == nullptr) {
         ServerUnaryReactor* reactor = context->DefaultReactor();
-        reactor->Finish(Status(grpc::StatusCode::UNIMPLEMENTED, "powerOff: this is no VM"));
+        reactor->Finish(Status(StatusCode::UNIMPLEMENTED, "powerOff: this is no VM"));
         return reactor;
     }
     return new PowerOffReactor(parts_.loop, *parts_.power);  // deletes itself in OnDone
+}
+
+grpc::ServerWriteReactor<ext::Event>* ExtensionService::Events(CallbackServerContext*,
+                                                               const ext::EventsRequest* request) {
+    return new EventsReactor(parts_, request->container_id());  // deletes itself in OnDone
 }
 
 }  // namespace arca::vminitd

@@ -40,7 +40,7 @@ ServerUnaryReactor* ContextService::Sysctl(CallbackServerContext* context,
 ServerUnaryReactor* ContextService::SetTime(CallbackServerContext* context,
                                             const wire::SetTimeRequest* request,
                                             wire::SetTimeResponse*) {
-    if (parts_.host == nullptr) return answer(context, refusedInLocalSandbox("setTime"));
+    if (!parts_.owns_machine) return answer(context, refusedOutsideVm("setTime"));
     return answer(context, systemStatus("setTime", setTime(request->sec(), request->usec())));
 }
 
@@ -61,7 +61,7 @@ ServerUnaryReactor* ContextService::SetupEmulator(CallbackServerContext* context
 ServerUnaryReactor* ContextService::Kill(CallbackServerContext* context,
                                          const wire::KillRequest* request,
                                          wire::KillResponse* response) {
-    if (parts_.host == nullptr) return answer(context, refusedInLocalSandbox("kill"));
+    if (!parts_.owns_machine) return answer(context, refusedOutsideVm("kill"));
     const auto sent = killAny(request->pid(), request->signal());
     if (sent) return answer(context, Status::OK);
     if (sent.error().code() == Code::kInvalidArgument) {

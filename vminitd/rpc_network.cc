@@ -109,7 +109,7 @@ Result<> checkProxyId(const std::string& id) {
 ServerUnaryReactor* ContextService::ProxyVsock(CallbackServerContext* context,
                                                const wire::ProxyVsockRequest* request,
                                                wire::ProxyVsockResponse*) {
-    if (!state_.proxies) return answer(context, refusedInLocalSandbox("proxyVsock"));
+    if (!state_.proxies) return answer(context, refusedWithoutHost("proxyVsock"));
     const auto valid = checkProxyId(request->id());
     if (!valid) return answer(context, systemStatus("proxyVsock", valid.error()));
     auto path = pathOf(request->guestpath());
@@ -117,6 +117,10 @@ ServerUnaryReactor* ContextService::ProxyVsock(CallbackServerContext* context,
     if (request->action() != wire::ProxyVsockRequest::INTO &&
         request->action() != wire::ProxyVsockRequest::OUT_OF) {
         return answer(context, {StatusCode::INVALID_ARGUMENT, "proxyVsock: unknown action"});
+    }
+    // VMADDR_PORT_ANY: some port that nobody would know of.
+    if (request->vsock_port() == UINT32_MAX) {
+        return answer(context, {StatusCode::INVALID_ARGUMENT, "proxyVsock: no port is given"});
     }
     ProxyRequest proxy{.id = request->id(),
                        .direction = request->action() == wire::ProxyVsockRequest::INTO
@@ -137,7 +141,7 @@ ServerUnaryReactor* ContextService::ProxyVsock(CallbackServerContext* context,
 ServerUnaryReactor* ContextService::StopVsockProxy(CallbackServerContext* context,
                                                    const wire::StopVsockProxyRequest* request,
                                                    wire::StopVsockProxyResponse*) {
-    if (!state_.proxies) return answer(context, refusedInLocalSandbox("stopVsockProxy"));
+    if (!state_.proxies) return answer(context, refusedWithoutHost("stopVsockProxy"));
     return onLoop(context, [proxies = state_.proxies, id = request->id()](auto finish) {
         proxies->stop(id, [finish](const Result<>& stopped) {
             finish(systemStatus("stopVsockProxy", stopped));

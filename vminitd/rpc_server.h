@@ -5,6 +5,7 @@
 // files are the only part of the agent that knows gRPC.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -26,12 +27,17 @@ class RpcServer {
         Agent& agent;
         Environment& environment;
         Activity& activity;
-        // How the host is reached, in a sandbox with a kernel of its own. Null in the local
-        // sandbox: then all that would change the machine, or needs a port of the host, is refused.
+        VmPower* power = nullptr;  // null: there is no VM to switch off
+        // How the host's ports are reached. Null in the local sandbox: then what needs one is
+        // refused.
         base::Transport* host = nullptr;
+        // The agent is the first process of a VM. False: what would change the machine (mounts,
+        // network, sysctls, time, signals to any process) is refused, as it would be somebody's.
+        bool owns_machine = false;
+        // Returns once the machine's drivers are loaded, for calls that use one. Worker threads.
+        std::function<void()> wait_for_drivers{};
         // Holds <id>/rootfs of each container (vminitd/guest_path.h).
         std::string containers = "/run/container";
-        VmPower* power = nullptr;  // of a VM that may be powered off
     };
     // Starts gRPC's threads. The parts must outlive the server.
     explicit RpcServer(const Parts& parts);

@@ -7,6 +7,7 @@
 #include <string>
 
 #include "base/files.h"
+#include "base/result.h"
 #include "base/unique_fd.h"
 
 namespace arca::vminitd {
@@ -34,5 +35,11 @@ class TestFolder {
     std::string path_;
     base::UniqueFd fd_;
 };
+
+// Why a Result is an error, for a test's message; "" when it is none.
+template <typename T>
+std::string why(const base::Result<T>& result) {
+    return result ? std::string() : result.error().message();
+}
 
 }  // namespace arca::vminitd

@@ -220,8 +220,15 @@ Result<> runVmAgent(const VmOptions& options) {
                 std::move(state_root));
     VmPower power(*loop, agent);
     Activity activity;
-    RpcServer rpc({*loop, agent, environment, activity, transport.get(), options.state_root,
-                   first ? &power : nullptr});
+    RpcServer rpc({.loop = *loop,
+                   .agent = agent,
+                   .environment = environment,
+                   .activity = activity,
+                   .power = first ? &power : nullptr,
+                   .host = transport.get(),
+                   .owns_machine = first,
+                   .wait_for_drivers = [&modules] { modules.waitLoaded(); },
+                   .containers = options.state_root});
     Acceptor acceptor(*loop, rpc, std::move(listener));
     ARCA_CHECK(acceptor.start());
     EndSignals signals;

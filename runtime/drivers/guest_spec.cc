@@ -53,8 +53,7 @@ Result<> checkSupported(const spec::Spec& spec) {
     return {};
 }
 
-void moveMounts(GuestSpec& guest, const std::string& container_id) {
-    const std::string folder = std::string(proto::kGuestShareFolder) + "/" + container_id + "/";
+Result<> moveMounts(GuestSpec& guest, const Placement& place) {
     for (spec::Mount& mount : guest.spec.mounts) {
         if (!isBind(mount)) continue;
         SharedPath share;
@@ -62,9 +61,11 @@ void moveMounts(GuestSpec& guest, const std::string& container_id) {
         share.source = mount.source;
         share.read_only = isReadOnly(mount);
         share.recursive = hasOption(mount, "rbind") || mount.type == "bind";
-        mount.source = folder + share.name;
+        ARCA_TRY(share.guest_path, place(share));
+        mount.source = share.guest_path;
         guest.shares.push_back(std::move(share));
     }
+    return {};
 }
 
 Result<> moveNamespaces(GuestSpec& guest, const NamespaceTranslator& translate) {
@@ -100,6 +101,30 @@ std::string guestRootfs(const std::string& container_id) {
     return "/run/container/" + container_id + "/rootfs";
 }
 
+Placement sharePlacement(const std::string& container_id) {
+    return [folder = std::string(proto::kGuestShareFolder) + "/" + container_id + "/"](
+               const SharedPath& share) -> Result<std::string> { return folder + share.name; };
+}
+
+Placement mappedPlacement(const std::map<std::string, std::string>& paths) {
+    return [paths](const SharedPath& share) -> Result<std::string> {
+        const std::string source = base::cleanPath(share.source);
+        // From behind: a longer prefix of the same path sorts after a shorter one.
+        for (auto entry = paths.rbegin(); entry != paths.rend(); ++entry) {
+            const std::string& host = entry->first;
+            const bool all = host == "/";
+            if (source == host ||
+                (source.rfind(host, 0) == 0 && (all || source[host.size()] == '/'))) {
+                return base::cleanPath(entry->second + "/" + source.substr(all ? 0 : host.size()));
+            }
+        }
+        return fail(Code::kUnsupported,
+                    base::printable(source) +
+                        ": no path of the guest is known for it; connect.paths of "
+                        "the configuration can name one");
+    };
+}
+
 bool parseNamespacePath(const std::string& path, long& pid, std::string& kind) {
     const auto parts = base::split(path, '/');
     if (parts.size() != 5 || !parts[0].empty() || parts[1] != "proc" || parts[3] != "ns") {
@@ -113,18 +138,20 @@ bool parseNamespacePath(const std::string& path, long& pid, std::string& kind) {
 }
 
 Result<GuestSpec> makeGuestSpec(const spec::Spec& spec, const std::string& container_id,
-                                const NamespaceTranslator& translate) {
+                                const Placement& place, const NamespaceTranslator& translate) {
     ARCA_CHECK(checkSupported(spec));
     GuestSpec guest;
     guest.spec = spec;
-    guest.shares.push_back({kRootfsShare, spec.root->path, false, true});
+    SharedPath root{kRootfsShare, spec.root->path, false, true, {}};
+    ARCA_TRY(root.guest_path, place(root));
+    guest.shares.push_back(std::move(root));
     guest.spec.root->path = guestRootfs(container_id);
     guest.spec.linux.cgroupsPath = "/container/" + container_id;
     guest.spec.hooks.prestart.clear();
     guest.spec.hooks.createRuntime.clear();
     guest.spec.hooks.poststart.clear();
     guest.spec.hooks.poststop.clear();
-    moveMounts(guest, container_id);
+    ARCA_CHECK(moveMounts(guest, place));
     ARCA_CHECK(moveNamespaces(guest, translate));
     dropNotifySocket(guest.spec);
     return guest;

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <functional>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -17,6 +18,7 @@ struct SharedPath {
     std::string source;
     bool read_only = false;
     bool recursive = true;
+    std::string guest_path;  // where it is there
 };
 
 struct GuestSpec {
@@ -35,10 +37,18 @@ std::string guestRootfs(const std::string& container_id);
 // is no stand-in of this sandbox.
 using NamespaceTranslator = std::function<base::Result<std::string>(const std::string& path)>;
 
+// Where in the guest something of the host can be found.
+using Placement = std::function<base::Result<std::string>(const SharedPath& share)>;
+// In the share of a VM that the monitor boots.
+Placement sharePlacement(const std::string& container_id);
+// By `paths`, prefixes of the host and what they are in the guest; the longest one counts.
+// kUnsupported for a path that none of them has.
+Placement mappedPlacement(const std::map<std::string, std::string>& paths);
+
 // kUnsupported names what a guest cannot do, instead of leaving it out silently. Hooks of the host
 // (prestart, createRuntime, poststart, poststop) are taken out: the commands run them.
 base::Result<GuestSpec> makeGuestSpec(const spec::Spec& spec, const std::string& container_id,
-                                      const NamespaceTranslator& translate);
+                                      const Placement& place, const NamespaceTranslator& translate);
 
 // The pid and the kind of "/proc/PID/ns/KIND"; false for other paths.
 bool parseNamespacePath(const std::string& path, long& pid, std::string& kind);

@@ -25,6 +25,7 @@
 #include "base/strings.h"
 #include "base/transport.h"
 #include "proto/monitor_protocol.h"
+#include "runtime/drivers/strict_spec.h"
 #include "runtime/drivers/vm_config.h"
 #include "runtime/statistics.h"
 #include "sandbox_context.pb.h"
@@ -243,7 +244,9 @@ Result<GuestSpec> SandboxDriver::guestSpec(const ProcessRequest& request) {
     }
     const bool is_init = request.process_id == request.container_id;
     if (is_init) {
-        return makeGuestSpec(*request.spec, request.container_id,
+        const Placement place = kind_ == "vm" ? sharePlacement(request.container_id)
+                                              : mappedPlacement(settings_->connect.paths);
+        return makeGuestSpec(*request.spec, request.container_id, place,
                              [this](const std::string& path) { return guestNamespace(path); });
     }
     GuestSpec guest;
@@ -252,21 +255,41 @@ Result<GuestSpec> SandboxDriver::guestSpec(const ProcessRequest& request) {
     return guest;
 }
 
-Result<> SandboxDriver::mountRootfs(const std::string& container_id) {
+Result<> SandboxDriver::mountRootfs(const std::string& container_id, const std::string& source) {
     context_api::MountRequest request;
     context_api::MountResponse response;
     request.set_type("none");
-    request.set_source(std::string(proto::kGuestShareFolder) + "/" + container_id + "/" +
-                       kRootfsShare);
+    request.set_source(source);
     request.set_destination(guestRootfs(container_id));
     request.add_options("rbind");
     return call(ARCA_CONTEXT_RPC("Mount"), request, response);
 }
 
-Result<> SandboxDriver::createInGuest(const ProcessRequest& request, const spec::Spec& spec,
+Result<bool> SandboxDriver::hasExtension() {
+    if (kind_ == "vm") return true;
+    extension_api::VersionResponse response;
+    auto known = call(ARCA_EXTENSION_RPC("Version"), extension_api::VersionRequest(), response);
+    if (known) return true;
+    if (known.error().code() == Code::kUnsupported) return false;
+    return fail(std::move(known).error());
+}
+
+Result<std::string> SandboxDriver::configurationFor(const spec::Spec& spec) {
+    ARCA_TRY(const bool ours, hasExtension());
+    if (ours) return spec::writeSpec(spec);
+    const Settings none;
+    const Settings& settings = settings_ != nullptr ? *settings_ : none;
+    return writeStrictSpec(spec, settings.connect.ignore);
+}
+
+Result<> SandboxDriver::createInGuest(const ProcessRequest& request, const GuestSpec& guest,
                                       const Ports& ports, Attachment& attachment) {
     const bool is_init = request.process_id == request.container_id;
-    if (is_init) ARCA_CHECK(mountRootfs(request.container_id));
+    // First what may be refused.
+    ARCA_TRY(std::string configuration, configurationFor(guest.spec));
+    if (is_init) {
+        ARCA_CHECK(mountRootfs(request.container_id, guest.shares.front().guest_path));
+    }
     context_api::CreateProcessRequest message;
     context_api::CreateProcessResponse response;
     message.set_id(request.process_id);
@@ -274,14 +297,14 @@ Result<> SandboxDriver::createInGuest(const ProcessRequest& request, const spec:
     if (ports.in) message.set_stdin(*ports.in);
     if (ports.out) message.set_stdout(*ports.out);
     if (ports.err) message.set_stderr(*ports.err);
-    message.set_configuration(spec::writeSpec(spec));
+    message.set_configuration(std::move(configuration));
     message.set_options(request.options);
     CallOptions options;
     options.watches.push_back({attachment.fd(), [&] { return attachment.receiveUnasked(); }});
     watchInterrupts(options);
     auto created = client_->call(ARCA_CONTEXT_RPC("CreateProcess"), message, response, options);
     if (!created) return fail(agentError(created.error()));
-    if (is_init) ARCA_CHECK(saveConfiguration(request.container_id, spec));
+    if (is_init) ARCA_CHECK(saveConfiguration(request.container_id, guest.spec));
     return {};
 }
 
@@ -332,6 +355,7 @@ Result<MadeProcess> SandboxDriver::createProcess(const ProcessRequest& request) 
     stand_in.lease().reset();
     terminal.slave.reset();
     for (const SharedPath& share : guest.shares) {
+        if (kind_ != "vm") break;  // the guest has it already
         ARCA_TRY(const UniqueFd tree, cloneTree(share));
         ARCA_CHECK(attachment.send(MonitorMessage::kShare, share.name, {tree.get()}));
     }
@@ -350,7 +374,7 @@ Result<MadeProcess> SandboxDriver::createProcess(const ProcessRequest& request) 
     // The stand-in is where an engine's network hook has to find it.
     if (request.run_hooks) ARCA_CHECK(request.run_hooks(stand_in.identity().pid));
     ARCA_CHECK(connect());
-    ARCA_CHECK(createInGuest(request, guest.spec, ports, attachment));
+    ARCA_CHECK(createInGuest(request, guest, ports, attachment));
     ARCA_CHECK(attachment.send(MonitorMessage::kCommit));
     ARCA_CHECK(attachment.await(MonitorMessage::kCommitted, kAnswerLimit));
 

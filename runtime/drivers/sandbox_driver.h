@@ -60,8 +60,11 @@ class SandboxDriver : public Driver {
     base::Result<> callFor(std::string_view path, const std::string& container_id);
     base::Result<GuestSpec> guestSpec(const ProcessRequest& request);
     base::Result<std::string> guestNamespace(const std::string& path);
-    base::Result<> mountRootfs(const std::string& container_id);
-    base::Result<> createInGuest(const ProcessRequest& request, const spec::Spec& spec,
+    base::Result<> mountRootfs(const std::string& container_id, const std::string& source);
+    // Whether the guest's agent has our extension. One without it decodes strictly, and ignores.
+    base::Result<bool> hasExtension();
+    base::Result<std::string> configurationFor(const spec::Spec& spec);
+    base::Result<> createInGuest(const ProcessRequest& request, const GuestSpec& guest,
                                  const Ports& ports, Attachment& attachment);
     base::Result<> saveConfiguration(const std::string& container_id, const spec::Spec& spec);
     base::Result<> release(const std::string& container_id);

@@ -141,12 +141,19 @@ Result<UniqueFd> SandboxFolder::connect() {
 }
 
 Result<UniqueFd> SandboxFolder::connectOrLaunch(const MonitorConfig& config) {
-    for (const std::string& part : {std::string(kFolder), path_}) {
-        if (::mkdirat(root_fd_, part.c_str(), 0700) != 0 && errno != EEXIST) {
-            return failErrno("mkdir " + part);
+    // Another command may be removing the upper folder just now.
+    constexpr int kTries = 100;
+    for (int i = 0; i < kTries; ++i) {
+        for (const std::string& part : {std::string(kFolder), path_}) {
+            if (::mkdirat(root_fd_, part.c_str(), 0700) != 0 && errno != EEXIST &&
+                errno != ENOENT) {
+                return failErrno("mkdir " + part);
+            }
         }
+        auto opened = open();
+        if (opened) break;
+        if (opened.error().sysErrno() != ENOENT || i + 1 == kTries) return fail(opened.error());
     }
-    ARCA_CHECK(open());
     auto connection = base::connectUnix(dir_.get(), proto::kMonitorAttachSocket, SOCK_SEQPACKET);
     if (connection || connection.error().code() != Code::kUnavailable) return connection;
     return launch(config);
@@ -196,7 +203,9 @@ Result<> SandboxFolder::remove() {
         base::connectUnix(dir_.get(), proto::kMonitorAttachSocket, SOCK_SEQPACKET);
     if (connection) return {};
     ARCA_TRY(const UniqueFd lock, takeLock(dir_.get(), kPatience));
-    return base::removeTree(root_fd_, path_);
+    ARCA_CHECK(base::removeTree(root_fd_, path_));
+    (void)::unlinkat(root_fd_, kFolder, AT_REMOVEDIR);  // the last one takes this too
+    return {};
 }
 
 }  // namespace arca::runtime

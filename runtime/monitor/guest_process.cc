@@ -162,8 +162,16 @@ void GuestProcess::passSignal(int signal_number) {
     request.set_signal(signal_number);
     channel->call<wire::KillProcessResponse>(
         ARCA_CONTEXT_RPC("KillProcess"), request, kCallLimit,
-        [id = request_.process](const Result<wire::KillProcessResponse>& done) {
-            if (!done) base::log::warning("signal for " + id + ": " + done.error().message());
+        [weak = weak_from_this(), signal_number](const Result<wire::KillProcessResponse>& done) {
+            const auto self = weak.lock();
+            if (!self || done) return;
+            // One that was never started, of an agent that makes it only then: it never will be.
+            constexpr int kKilled = 128 + SIGKILL;
+            if (signal_number == SIGKILL && done.error().code() == Code::kFailedPrecondition) {
+                return self->exited(kKilled);
+            }
+            base::log::warning("signal for " + self->request_.process + ": " +
+                               done.error().message());
         });
 }
 
@@ -197,6 +205,8 @@ void GuestProcess::waitForExit() {
             const auto self = weak.lock();
             if (!self) return;
             if (done) return self->exited(done->exitcode());
+            // The monitor is told too, finds out why, and then calls lost().
+            if (done.error().code() == Code::kUnavailable) return;
             base::log::warning("wait for " + self->request_.process + ": " +
                                done.error().message());
             self->lost();

@@ -32,6 +32,7 @@ constexpr std::chrono::milliseconds kSetUpLimit{20'000};
 constexpr std::chrono::milliseconds kSyncLimit{2'000};
 constexpr std::chrono::milliseconds kDeleteLimit{20'000};
 constexpr std::chrono::milliseconds kIdleLimit{15'000};
+constexpr std::chrono::milliseconds kReasonPause{300};
 constexpr std::chrono::milliseconds kLostLimit{1'000};
 constexpr std::chrono::milliseconds kDrainLimit{10'000};
 constexpr std::chrono::milliseconds kTimeInterval{30'000};
@@ -121,7 +122,11 @@ void Monitor::dialled(Result<UniqueFd> connection) {
         return lose(why);
     }
     auto channel = GrpcChannel::open(loop_, std::move(*connection), [this](const Error& error) {
-        lose("the connection to the guest broke: " + error.message());
+        // If a part of the machine has ended, that is the reason, and word of it is on its way.
+        const auto pause = machine_ ? kReasonPause : std::chrono::milliseconds(0);
+        lost_timer_ = base::Timer(loop_, pause, [this, why = error.message()] {
+            lose("the connection to the guest broke: " + why);
+        });
     });
     if (!channel) return lose(channel.error().message());
     channel_ = std::move(*channel);

@@ -95,6 +95,7 @@ class Monitor {
     base::Timer time_timer_;
     base::Timer idle_timer_;
     base::Timer leave_timer_;
+    base::Timer lost_timer_;
 };
 
 }  // namespace arca::runtime
