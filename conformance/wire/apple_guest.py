@@ -7,8 +7,8 @@
 Like it: a strict decoder (a missing required key fails the whole configuration), nothing runs before StartProcess, no
 extension service, the error texts, ids that are not checked, ociAlterations in so far as the environment goes. A process
 is run with subprocess below root.path (chroot, which needs root), with the streams that the host listens for. Nothing is
-isolated: run it in a scratch folder with configurations of your own. File systems are not mounted: Mount, Umount, Mkdir,
-Sysctl and the network calls only note that they were called (`calls`).
+isolated: run it in a scratch folder with configurations of your own. File systems are not mounted: a bind is remembered,
+and serves as root.path; other mounts, Mkdir, Sysctl and the network calls are only noted (`calls`).
 """
 
 import argparse
@@ -281,6 +281,7 @@ class AppleAgent(pb_grpc.SandboxContextServicer):
 
     def __init__(self):
         self.side, self.calls, self.containers, self.environment = None, [], {}, {}
+        self.binds = {}  # destination: source
         self.lock = threading.Lock()
 
     # ---- processes ----
@@ -315,6 +316,7 @@ class AppleAgent(pb_grpc.SandboxContextServicer):
         if not request.HasField("containerID"):
             raise invalid_argument("processes in the root of the vm not implemented")
         spec = altered(decode(request.configuration))
+        spec["root"]["path"] = self.binds.get(spec["root"]["path"], spec["root"]["path"])
         with self.lock:
             container = self.containers.get(request.containerID)
         if container is None and request.id != request.containerID:
@@ -382,6 +384,17 @@ class AppleAgent(pb_grpc.SandboxContextServicer):
 
     # ---- the sandbox ----
 
+    def Mount(self, request, context):
+        self.calls.append(("mount", request))
+        if {"bind", "rbind"} & set(request.options):
+            self.binds[request.destination] = request.source
+        return pb.MountResponse()
+
+    def Umount(self, request, context):
+        self.calls.append(("umount", request))
+        self.binds.pop(request.path, None)
+        return pb.UmountResponse()
+
     def Setenv(self, request, context):
         self.calls.append(("setenv", request))
         self.environment[request.key] = request.value
@@ -440,7 +453,7 @@ def _only_noted(name):
     return call
 
 
-for _name in ("Mount", "Umount", "Mkdir", "Sysctl", "SetTime", "Sync", "IpLinkSet", "IpAddrAdd", "IpRouteAddLink",
+for _name in ("Mkdir", "Sysctl", "SetTime", "Sync", "IpLinkSet", "IpAddrAdd", "IpRouteAddLink",
               "IpRouteAddDefault", "ConfigureDns", "ConfigureHosts", "ProxyVsock", "StopVsockProxy"):
     setattr(AppleAgent, _name, _only_noted(_name))
 
