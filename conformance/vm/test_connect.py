@@ -64,9 +64,9 @@ class AppleLike(Connect):
                                     self.plain("sh", "-c", "read x; echo out $x; echo err >&2; exit 9").path,
                                     self.new_id(), stdin=b"in\n")
             self.assertEqual((result.code, result.out, result.err), (9, "out in\n", "err\n"), result)
-            names = [name for name, _ in guest.agent.calls]
-        self.assertEqual([name for name in names if name.endswith("Process")],
-                         ["CreateProcess", "StartProcess", "WaitProcess", "DeleteProcess"])
+            names = [name for name, _ in guest.agent.calls if name.endswith("Process")]
+        self.assertEqual(sorted(names), ["createProcess", "deleteProcess", "startProcess", "waitProcess"])
+        self.assertEqual((names[0], names[-1]), ("createProcess", "deleteProcess"))
 
     def test_created_is_reported_though_such_an_agent_makes_nothing_before_start(self):
         with hostile_guest.play("honest", self.address("honest")):

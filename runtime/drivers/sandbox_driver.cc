@@ -457,11 +457,12 @@ Result<> SandboxDriver::deleteProcess(const std::string& container_id,
     const bool is_init = process_id == container_id;
     if (!deleted) {
         const Code code = deleted.error().code();
-        // A guest that is gone or stuck holds nothing of the host's; the monitor ends it.
-        const bool fine = code == Code::kNotFound || code == Code::kUnavailable ||
-                          code == Code::kDeadlineExceeded ||
-                          (!is_init && code == Code::kFailedPrecondition);
-        if (!fine) return deleted;
+        if (!is_init && code != Code::kFailedPrecondition) return deleted;
+        // Whatever a guest says or does not say, it holds nothing of the host's: what it could not
+        // delete goes with it.
+        if (code != Code::kNotFound && code != Code::kUnavailable) {
+            base::log::warning("delete in the guest: " + deleted.error().message());
+        }
     }
     if (!is_init) return {};
     client_.reset();
