@@ -457,7 +457,10 @@ Result<> SandboxDriver::deleteProcess(const std::string& container_id,
     const bool is_init = process_id == container_id;
     if (!deleted) {
         const Code code = deleted.error().code();
-        if (!is_init && code != Code::kFailedPrecondition) return deleted;
+        if (!is_init) {
+            // Of an exec this is how the protocol says that it is not known.
+            return code == Code::kFailedPrecondition ? Result<>() : deleted;
+        }
         // Whatever a guest says or does not say, it holds nothing of the host's: what it could not
         // delete goes with it.
         if (code != Code::kNotFound && code != Code::kUnavailable) {
