@@ -228,6 +228,10 @@ class FolderTransport final : public Transport {
         return connectInTime(path_ + "/" + std::to_string(port), Clock::now() + timeout);
     }
 
+    Result<UniqueFd> beginDial(uint32_t port) override {
+        return connectUnixPath(path_ + "/" + std::to_string(port), SOCK_STREAM | SOCK_NONBLOCK);
+    }
+
     Result<std::unique_ptr<Listener>> listen(uint32_t port) override {
         return listenOnFile(path_ + "/" + std::to_string(port));
     }
