@@ -85,7 +85,7 @@ class Pump : public std::enable_shared_from_this<Pump> {
     std::unique_ptr<char[]> memory_;  // none while idle
     size_t buffer_at_ = 0;            // what is still to be written: from here
     size_t buffer_end_ = 0;           // to here
-    std::shared_ptr<Pump> self_;  // until it has ended
+    std::shared_ptr<Pump> self_;      // until it has ended
     Watch in_watch_;
     Watch out_watch_;
     Timer again_;

@@ -1,12 +1,16 @@
 #include "base/subprocess.h"
 
+#include <fcntl.h>
 #include <signal.h>
+#include <unistd.h>
 
 #include <boost/test/unit_test.hpp>
 
+#include "base/files.h"
 #include "base/process.h"
 #include "base/strings.h"
 #include "base/temp_dir.h"
+#include "base/unique_fd.h"
 
 namespace arca::base {
 namespace {
@@ -165,6 +169,32 @@ BOOST_AUTO_TEST_CASE(no_descriptor_and_no_pending_signal_is_left) {
     sigset_t pending;
     (void)::sigpending(&pending);
     BOOST_TEST(sigismember(&pending, SIGPIPE) == 0);
+}
+
+// A regular file stands for cgroup.procs: what is written to it is the same.
+BOOST_AUTO_TEST_CASE(a_program_is_put_into_its_cgroup_and_loses_the_callers_protection) {
+    const TempDir dir;
+    const std::string procs = dir.path() + "/cgroup.procs";
+    {
+        const UniqueFd made(::open(procs.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0600));
+        BOOST_TEST_REQUIRE(made.valid());
+    }
+    const auto own = readFile("/proc/self/oom_score_adj");
+    BOOST_TEST_REQUIRE(writeControlFile(AT_FDCWD, "/proc/self/oom_score_adj", "500").has_value());
+    Command command;
+    command.path = "/bin/cat";
+    command.args = {"cat", "/proc/self/oom_score_adj"};
+    const auto with = runCommand(command);
+    command.cgroup_procs = procs;
+    command.plain_oom_score = true;
+    const auto without = runCommand(command);
+    (void)writeControlFile(AT_FDCWD, "/proc/self/oom_score_adj", *own);
+    BOOST_TEST_REQUIRE((with && without));
+    BOOST_TEST(with->out == "500\n");
+    BOOST_TEST(without->out == "0\n");
+    BOOST_TEST(readFile(procs).value_or("") == "0");
+    command.cgroup_procs = dir.path() + "/missing";
+    BOOST_TEST(runCommand(command).has_value());
 }
 
 BOOST_AUTO_TEST_SUITE_END()

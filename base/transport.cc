@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <ctime>
 
 #include "base/files.h"
 #include "base/socket.h"
@@ -148,6 +149,23 @@ Result<std::unique_ptr<Listener>> listenOnFile(const std::string& path) {
         new FileListener(std::move(at.dir), std::move(at.name), std::move(fd)));
 }
 
+// connect(2) on a Unix socket blocks while the listener's queue is full, without a limit.
+Result<UniqueFd> connectInTime(const std::string& path, Clock::time_point deadline) {
+    const timespec pause{0, 10'000'000};
+    while (true) {
+        auto fd = connectUnixPath(path, SOCK_STREAM | SOCK_NONBLOCK);
+        if (fd) {
+            if (::fcntl(fd->get(), F_SETFL, 0) != 0) return failErrno("clear O_NONBLOCK");
+            return fd;
+        }
+        if (fd.error().sysErrno() != EAGAIN) return fd;
+        if (Clock::now() >= deadline) {
+            return fail(Code::kDeadlineExceeded, "connect " + path + ": nobody accepts");
+        }
+        (void)::nanosleep(&pause, nullptr);
+    }
+}
+
 // ---- hybrid vsock ----
 
 // Reads "OK <number>\n" byte by byte: what follows belongs to the stream. The number is the local
@@ -180,7 +198,7 @@ class HybridTransport final : public Transport {
     Result<UniqueFd> dial(uint32_t port, milliseconds timeout) override {
         const auto deadline = Clock::now() + timeout;
         const std::string what = "connect to " + address() + " port " + std::to_string(port);
-        ARCA_TRY(UniqueFd fd, connectUnixPath(path_, SOCK_STREAM));
+        ARCA_TRY(UniqueFd fd, connectInTime(path_, deadline));
         ARCA_CHECK(sendMessage(fd.get(), "CONNECT " + std::to_string(port) + "\n"));
         ARCA_CHECK(readHandshake(fd.get(), deadline, what));
         return fd;
@@ -206,10 +224,8 @@ class FolderTransport final : public Transport {
  public:
     explicit FolderTransport(std::string path) : path_(std::move(path)) {}
 
-    Result<UniqueFd> dial(
-        uint32_t port,
-        milliseconds /*timeout: connect(2) on a Unix socket does not wait*/) override {
-        return connectUnixPath(path_ + "/" + std::to_string(port), SOCK_STREAM);
+    Result<UniqueFd> dial(uint32_t port, milliseconds timeout) override {
+        return connectInTime(path_ + "/" + std::to_string(port), Clock::now() + timeout);
     }
 
     Result<UniqueFd> beginDial(uint32_t port) override {

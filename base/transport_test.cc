@@ -66,6 +66,24 @@ BOOST_AUTO_TEST_CASE(a_folder_connects_dialler_and_listener_by_port) {
     BOOST_TEST(readLine(accepted->get()) == "hello");
 }
 
+BOOST_AUTO_TEST_CASE(a_dial_can_be_begun_without_waiting) {
+    const Folder folder;
+    const auto transport = openTransport("unix://" + folder.path);
+    auto listener = (*transport)->listen(77);
+    auto begun = (*transport)->beginDial(77);
+    BOOST_TEST_REQUIRE(begun.has_value());
+    BOOST_TEST((::fcntl(begun->get(), F_GETFL) & O_NONBLOCK) != 0);
+    BOOST_TEST(finishDial(begun->get()).has_value());
+    BOOST_TEST((*listener)->accept().has_value());
+    const auto refused = (*transport)->beginDial(78);
+    BOOST_TEST_REQUIRE(!refused.has_value());
+    BOOST_TEST((refused.error().code() == Code::kUnavailable));
+    const auto hybrid = openTransport("hvsock://" + folder.path + "/x");
+    const auto unsupported = (*hybrid)->beginDial(77);
+    BOOST_TEST_REQUIRE(!unsupported.has_value());
+    BOOST_TEST((unsupported.error().code() == Code::kUnsupported));
+}
+
 BOOST_AUTO_TEST_CASE(a_listener_takes_its_socket_file_with_it) {
     const Folder folder;
     const auto transport = openTransport("unix://" + folder.path);

@@ -142,7 +142,10 @@ Result<> outcomeOf(const GrpcStream& stream, google::protobuf::MessageLite& resp
                               base::printable(stream.http_status) + "\")");
     }
     if (*stream.grpc_status != 0) {
-        std::string text = base::printable(stream.grpc_message);
+        // A hostile agent may say much; what it says is printed as one line.
+        constexpr size_t kMostText = 1024;
+        std::string text = base::printable(stream.grpc_message.substr(0, kMostText));
+        if (stream.grpc_message.size() > kMostText) text += "...";
         if (text.empty())
             text = "the agent answered gRPC status " + std::to_string(*stream.grpc_status);
         return fail(codeForStatus(*stream.grpc_status), std::move(text));

@@ -264,7 +264,7 @@ Result<> killInit(Container& container) {
     auto sent = container.driver->signalInit(container.dir, container.record, SIGKILL);
     if (!sent && sent.error().code() != Code::kNotFound) return sent;
     ARCA_TRY(const bool ended, base::waitExit(pidfd->get(), kKillPatience));
-    if (!ended) return fail(Code::kDeadlineExceeded, texts::kInitStillRunning);
+    if (!ended) return container.driver->endByForce(container.record);
     return {};
 }
 

@@ -7,8 +7,10 @@
 #include <unistd.h>
 
 #include <boost/test/unit_test.hpp>
+#include <cerrno>
 #include <fstream>
 
+#include "base/files.h"
 #include "vminitd/test_folder.h"
 
 namespace arca::vminitd {
@@ -85,6 +87,33 @@ BOOST_AUTO_TEST_CASE(a_mount_in_use_is_an_error_and_stays) {
         if (unmounted) return 2;
         if (unmounted.error().sysErrno() != EBUSY) return 3;
         return ::access((base + "/file").c_str(), F_OK) == 0 ? 0 : 4;
+    });
+    if (status < 0) {
+        BOOST_TEST_MESSAGE("skipped: needs root");
+        return;
+    }
+    BOOST_TEST(status == 0);
+}
+
+// What a container's folder is removed with: not even a bind mount of the same file system, whose
+// device number tells nothing, is entered.
+BOOST_AUTO_TEST_CASE(a_tree_with_a_mount_in_it_is_not_removed_through_the_mount) {
+    const TestFolder folder;
+    const std::string base = folder.path();
+    const int status = inOwnMountNamespace([&] {
+        for (const char* name : {"/kept", "/tree", "/tree/inner"}) {
+            if (::mkdir((base + name).c_str(), 0755) != 0) return 1;
+        }
+        folder.write("kept/file", "x");
+        if (::mount((base + "/kept").c_str(), (base + "/tree/inner").c_str(), nullptr, MS_BIND,
+                    nullptr) != 0) {
+            return 2;
+        }
+        const auto removed = arca::base::removeTree(folder.fd(), "tree");
+        if (removed || removed.error().sysErrno() != EBUSY) return 3;
+        if (::access((base + "/kept/file").c_str(), F_OK) != 0) return 4;
+        if (!unmountAllBelow(base + "/tree")) return 5;
+        return arca::base::removeTree(folder.fd(), "tree") ? 0 : 6;
     });
     if (status < 0) {
         BOOST_TEST_MESSAGE("skipped: needs root");

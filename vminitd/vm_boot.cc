@@ -89,9 +89,14 @@ void raiseFileLimit() {
 void setUpCgroups() {
     const auto available = base::readFile(std::string(kCgroupRoot) + "/cgroup.controllers");
     if (!available) return base::log::warning(available.error().message());
+    const std::string control = std::string(kCgroupRoot) + "/cgroup.subtree_control";
+    std::string all;
     for (const std::string_view name : base::split(base::trim(*available), ' ')) {
-        if (name.empty()) continue;
-        (void)write(std::string(kCgroupRoot) + "/cgroup.subtree_control", "+" + std::string(name));
+        if (!name.empty()) all += (all.empty() ? "+" : " +") + std::string(name);
+    }
+    // At once, which is quicker; one by one when the kernel refuses one of them.
+    if (!base::writeControlFile(AT_FDCWD, control, all)) {
+        for (const std::string_view one : base::split(all, ' ')) (void)write(control, one);
     }
     for (const char* path : {kHookCgroup, kOwnCgroup}) {
         if (::mkdir(path, 0755) == 0 || errno == EEXIST) continue;

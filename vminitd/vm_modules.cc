@@ -1,6 +1,7 @@
 #include "vminitd/vm_modules.h"
 
 #include <fcntl.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -20,6 +21,7 @@ using base::UniqueFd;
 
 namespace {
 
+constexpr int kLowPriority = 10;
 constexpr char kOrderFile[] = "load-order";
 constexpr std::string_view kTransport = "vmw_vsock_virtio_transport.";
 
@@ -78,6 +80,8 @@ void VmModules::loadTransport() {
 void VmModules::loadRest(EventLoop& loop) {
     if (next_ == names_.size()) return loaded();
     thread_ = std::thread([this, &loop] {
+        // The host's first calls come first; who needs the drivers waits for them in idle time.
+        (void)::setpriority(PRIO_PROCESS, static_cast<id_t>(::gettid()), kLowPriority);
         load(names_.size());
         {
             const std::lock_guard<std::mutex> lock(mutex_);

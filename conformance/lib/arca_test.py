@@ -60,6 +60,11 @@ def local_only(reason):
     return unittest.skipUnless(SANDBOX == "local" or os.environ.get("E2E_ALL"), f"in a guest: {reason}")
 
 
+def killed_by(number):
+    """What a caller sees of a process that a signal ended: a stand-in tells it by its exit code."""
+    return -number if SANDBOX == "local" else 128 + number
+
+
 def until(condition, what, seconds=SECONDS):
     """Waits until `condition()` is true and returns its value; `what` names it in the error."""
     deadline = time.monotonic() + seconds

@@ -12,6 +12,9 @@ import subprocess
 import termios
 import time
 
+# With a guest the first output comes after a boot.
+SECONDS = 10 if os.environ.get("ARCA_SANDBOX", "local") in ("", "local") else 60
+
 
 class Terminal:
     """The master side of a pseudo-terminal. Everything ever read is kept in `seen`."""
@@ -67,7 +70,7 @@ class Terminal:
         self.seen += data
         return True
 
-    def read_until(self, text, seconds=10):
+    def read_until(self, text, seconds=SECONDS):
         """Waits for `text` after what an earlier call matched; returns what came up to its end."""
         deadline = time.monotonic() + seconds
         while True:
@@ -79,7 +82,7 @@ class Terminal:
                 raise AssertionError(f"{text!r} did not come on the terminal within {seconds} s; "
                                      f"{'it was closed; ' if self.ended else ''}seen: {self.seen!r}")
 
-    def read_all(self, seconds=10):
+    def read_all(self, seconds=SECONDS):
         """Reads until the other side is closed; returns all that was not matched before."""
         deadline = time.monotonic() + seconds
         while self._read_some(deadline):
@@ -110,12 +113,12 @@ class FdSocket:
         self.listener.listen(1)
         self.connection = None
 
-    def accept(self, seconds=10):
+    def accept(self, seconds=SECONDS):
         self.listener.settimeout(seconds)
         self.connection, _ = self.listener.accept()
         self.connection.settimeout(seconds)
 
-    def receive(self, seconds=10):
+    def receive(self, seconds=SECONDS):
         """Returns (payload, descriptor); the message must carry exactly one descriptor."""
         if self.connection is None:
             self.accept(seconds)
@@ -131,7 +134,7 @@ class FdSocket:
             raise AssertionError(f"wanted one descriptor and a short payload, got {len(fds)} and {payload!r}")
         return payload, fds[0]
 
-    def receive_terminal(self, seconds=10):
+    def receive_terminal(self, seconds=SECONDS):
         payload, fd = self.receive(seconds)
         if not os.isatty(fd):
             os.close(fd)

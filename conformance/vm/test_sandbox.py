@@ -167,7 +167,7 @@ class Pods(Sandbox):
     def test_a_namespace_of_another_containers_stand_in_is_that_containers(self):
         owner = self.start("sleep", "600")
         pid = self.state(owner)["pid"]
-        namespaces = [{"type": "pid", "path": f"/proc/{pid}/ns/pid"}, {"type": "mount"},
+        namespaces = [{"type": "pid", "path": f"/proc/{pid}/ns/pid"}, {"type": "mount"}, {"type": "uts"},
                       {"type": "ipc", "path": f"/proc/{pid}/ns/ipc"}]
         result = self.run_bundle(self.pod_container(owner, "ps", "-o", "args", linux={"namespaces": namespaces}))
         self.assertEqual(result.code, 0, result)

@@ -107,6 +107,10 @@ class Driver {
     // The container's configuration as the agent completed it, for the defaults of exec.
     virtual base::Result<spec::Spec> configuration(const ContainerDir& dir) = 0;
 
+    // After a SIGKILL that had no effect in time: what else can be done to end the init, or
+    // kDeadlineExceeded when there is nothing.
+    virtual base::Result<> endByForce(const Record& record) = 0;
+
     // Sends a signal to one of listProcesses(). One that has ended is no error.
     virtual base::Result<> signalProcess(pid_t pid, int signal_number) = 0;
 

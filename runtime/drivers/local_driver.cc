@@ -349,6 +349,10 @@ Result<spec::Spec> LocalDriver::configuration(const ContainerDir& dir) {
     return spec::parseSpec(text, spec::Source::kWire);
 }
 
+Result<> LocalDriver::endByForce(const Record&) {
+    return fail(Code::kDeadlineExceeded, base::texts::kInitStillRunning);
+}
+
 Result<> LocalDriver::signalProcess(pid_t pid, int signal_number) {
     // A pidfd, so that the number cannot be reused between here and the signal; that it still was
     // the container's when it was opened is as much as can be had.

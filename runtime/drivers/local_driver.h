@@ -32,6 +32,7 @@ class LocalDriver : public Driver {
     base::Result<Statistics> statistics(const std::string& container_id) override;
     base::Result<Status> status(const ContainerDir& dir, const Record& record) override;
     base::Result<spec::Spec> configuration(const ContainerDir& dir) override;
+    base::Result<> endByForce(const Record& record) override;
     base::Result<> signalProcess(pid_t pid, int signal_number) override;
     [[nodiscard]] bool sharesPids() const override { return true; }
     void disconnect() override { client_.reset(); }

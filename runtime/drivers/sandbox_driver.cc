@@ -12,6 +12,7 @@
 #include <termios.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdlib>
 #include <nlohmann/json.hpp>
@@ -48,12 +49,21 @@ namespace {
 #define ARCA_CONTEXT_RPC(name) "/com.apple.containerization.sandbox.v3.SandboxContext/" name
 #define ARCA_EXTENSION_RPC(name) "/arca.sandbox.v1.SandboxExtension/" name
 
-constexpr std::chrono::seconds kDialLimit{10};
-constexpr std::chrono::seconds kAnswerLimit{20};
+constexpr std::chrono::seconds kMostDialLimit{10};
+// Of the monitor, which may itself be waiting for the guest.
+constexpr std::chrono::seconds kAnswerLimit{30};
 constexpr std::chrono::seconds kStatusLimit{2};
 // Longer than the monitor's own limit for a boot, whose error says more.
 constexpr std::chrono::seconds kBootSlack{15};
 constexpr char kConfigFile[] = "guest.json";
+
+// How long a guest has to answer any call but WaitProcess.
+std::chrono::seconds callLimit() {
+    constexpr unsigned kDefault = 60;
+    constexpr unsigned kMost = 86400;
+    const auto given = base::parseNumber<unsigned>(environmentValue("ARCA_GUEST_SECONDS"));
+    return std::chrono::seconds(given && *given > 0 && *given <= kMost ? *given : kDefault);
+}
 
 // A detached copy of what is at `path`, for the monitor to attach.
 Result<UniqueFd> cloneTree(const SharedPath& share) {
@@ -173,7 +183,8 @@ Result<> SandboxDriver::connect() {
     // Without a monitor there is nobody who would relay and wait: then the sandbox has ended.
     ARCA_CHECK(folder_.connect());
     ARCA_TRY(const auto transport, base::openTransport(address()));
-    ARCA_TRY(UniqueFd socket, transport->dial(base::kAgentPort, kDialLimit));
+    ARCA_TRY(UniqueFd socket,
+             transport->dial(base::kAgentPort, std::min(callLimit(), kMostDialLimit)));
     ARCA_TRY(client_, GrpcClient::open(std::move(socket)));
     return {};
 }
@@ -181,7 +192,9 @@ Result<> SandboxDriver::connect() {
 Result<> SandboxDriver::call(std::string_view path, const google::protobuf::MessageLite& request,
                              google::protobuf::MessageLite& response) {
     ARCA_CHECK(connect());
-    auto done = client_->call(path, request, response);
+    CallOptions options;
+    options.timeout = callLimit();
+    auto done = client_->call(path, request, response, options);
     if (done) return done;
     if (done.error().code() == Code::kUnavailable) client_.reset();
     return fail(agentError(done.error()));
@@ -204,10 +217,16 @@ void SandboxDriver::watchInterrupts(CallOptions& options) const {
 // ---- create ----
 
 Result<MonitorConfig> SandboxDriver::monitorConfig(const spec::Spec& spec) const {
-    if (kind_ == "vm") return makeVmConfig(settings_->vm, spec, sandbox_id_);
+    if (kind_ == "vm") {
+        ARCA_TRY(MonitorConfig config, makeVmConfig(settings_->vm, spec, sandbox_id_));
+        config.call_limit = callLimit();
+        return config;
+    }
     MonitorConfig config;
     config.sandbox_id = sandbox_id_;
     config.address = address();
+    config.boot_limit = callLimit();
+    config.call_limit = callLimit();
     return config;
 }
 
@@ -246,12 +265,24 @@ Result<GuestSpec> SandboxDriver::guestSpec(const ProcessRequest& request) {
     if (is_init) {
         const Placement place = kind_ == "vm" ? sharePlacement(request.container_id)
                                               : mappedPlacement(settings_->connect.paths);
-        return makeGuestSpec(*request.spec, request.container_id, place,
-                             [this](const std::string& path) { return guestNamespace(path); });
+        auto made = makeGuestSpec(*request.spec, request.container_id, place,
+                                  [this](const std::string& path) { return guestNamespace(path); });
+        // In somebody else's guest nothing of the host is mounted below the container's own folder,
+        // which its agent deletes with all that is in it.
+        if (made && kind_ != "vm") made->spec.root->path = made->shares.front().guest_path;
+        return made;
     }
     GuestSpec guest;
     guest.spec = *request.spec;
     guest.spec.root->path = guestRootfs(request.container_id);
+    if (kind_ != "vm") {
+        ARCA_TRY(const UniqueFd dir,
+                 base::openAt(root_fd_, request.container_id, O_RDONLY | O_DIRECTORY | O_NOFOLLOW));
+        ARCA_TRY(const std::string text,
+                 base::readFile(kConfigFile, spec::kMaxConfigBytes, dir.get()));
+        ARCA_TRY(const spec::Spec own, spec::parseSpec(text, spec::Source::kWire));
+        if (own.root) guest.spec.root->path = own.root->path;
+    }
     return guest;
 }
 
@@ -287,7 +318,7 @@ Result<> SandboxDriver::createInGuest(const ProcessRequest& request, const Guest
     const bool is_init = request.process_id == request.container_id;
     // First what may be refused.
     ARCA_TRY(std::string configuration, configurationFor(guest.spec));
-    if (is_init) {
+    if (is_init && kind_ == "vm") {
         ARCA_CHECK(mountRootfs(request.container_id, guest.shares.front().guest_path));
     }
     context_api::CreateProcessRequest message;
@@ -300,6 +331,7 @@ Result<> SandboxDriver::createInGuest(const ProcessRequest& request, const Guest
     message.set_configuration(std::move(configuration));
     message.set_options(request.options);
     CallOptions options;
+    options.timeout = callLimit();
     options.watches.push_back({attachment.fd(), [&] { return attachment.receiveUnasked(); }});
     watchInterrupts(options);
     auto created = client_->call(ARCA_CONTEXT_RPC("CreateProcess"), message, response, options);
@@ -394,7 +426,10 @@ Result<> SandboxDriver::startProcess(const ContainerDir&, const Record& record,
     request.set_id(process_id);
     request.set_containerid(record.id);
     ARCA_CHECK(connect());
-    auto started = client_->call(ARCA_CONTEXT_RPC("StartProcess"), request, response);
+    CallOptions options;
+    options.timeout = callLimit();
+    watchInterrupts(options);
+    auto started = client_->call(ARCA_CONTEXT_RPC("StartProcess"), request, response, options);
     if (!started) return fail(agentError(started.error()));
     return {};
 }
@@ -422,11 +457,15 @@ Result<> SandboxDriver::deleteProcess(const std::string& container_id,
     const bool is_init = process_id == container_id;
     if (!deleted) {
         const Code code = deleted.error().code();
-        // A guest that is gone or stuck holds nothing of the host's; the monitor ends it.
-        const bool fine = code == Code::kNotFound || code == Code::kUnavailable ||
-                          code == Code::kDeadlineExceeded ||
-                          (!is_init && code == Code::kFailedPrecondition);
-        if (!fine) return deleted;
+        if (!is_init) {
+            // Of an exec this is how the protocol says that it is not known.
+            return code == Code::kFailedPrecondition ? Result<>() : deleted;
+        }
+        // Whatever a guest says or does not say, it holds nothing of the host's: what it could not
+        // delete goes with it.
+        if (code != Code::kNotFound && code != Code::kUnavailable) {
+            base::log::warning("delete in the guest: " + deleted.error().message());
+        }
     }
     if (!is_init) return {};
     client_.reset();
@@ -448,6 +487,19 @@ Result<> SandboxDriver::signalInit(const ContainerDir&, const Record& record, in
     base::log::warning("kill in the guest: " + sent.error().message());
     ARCA_TRY(const UniqueFd pidfd, base::openPidfd(record.init));
     return base::sendSignal(pidfd.get(), SIGKILL);
+}
+
+Result<> SandboxDriver::endByForce(const Record& record) {
+    const auto pidfd = base::openPidfd(record.init);
+    if (!pidfd) {
+        if (pidfd.error().code() == Code::kNotFound) return {};
+        return fail(pidfd.error());
+    }
+    base::log::warning("the guest does not end the container: its stand-in is killed");
+    ARCA_CHECK(base::sendSignal(pidfd->get(), SIGKILL));
+    ARCA_TRY(const bool ended, base::waitExit(pidfd->get(), kStatusLimit));
+    if (!ended) return fail(Code::kDeadlineExceeded, base::texts::kInitStillRunning);
+    return {};
 }
 
 Result<> SandboxDriver::signalProcess(pid_t pid, int signal_number) {
@@ -507,7 +559,7 @@ Result<Status> SandboxDriver::status(const ContainerDir& dir, const Record& reco
     extension_api::ContainerStateResponse response;
     request.set_container_id(record.id);
     CallOptions options;
-    options.timeout = kStatusLimit;
+    options.timeout = std::min(callLimit(), kStatusLimit);
     Result<> known = connect();
     if (known) {
         known = client_->call(ARCA_EXTENSION_RPC("ContainerState"), request, response, options);

@@ -31,6 +31,7 @@ class SandboxDriver : public Driver {
                                  const std::string& process_id) override;
     base::Result<> signalInit(const ContainerDir& dir, const Record& record,
                               int signal_number) override;
+    base::Result<> endByForce(const Record& record) override;
     base::Result<> signalProcess(pid_t pid, int signal_number) override;
     base::Result<std::vector<pid_t>> listProcesses(const std::string& container_id) override;
     base::Result<> pause(const std::string& container_id) override;

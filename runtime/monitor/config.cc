@@ -11,6 +11,7 @@ using base::Result;
 std::string writeMonitorConfig(const MonitorConfig& config) {
     const nlohmann::ordered_json json{{"sandbox_id", config.sandbox_id},
                                       {"address", config.address},
+                                      {"call_seconds", config.call_limit.count()},
                                       {"qemu", config.qemu},
                                       {"virtiofsd", config.virtiofsd},
                                       {"arca_vsock", config.arca_vsock},
@@ -31,6 +32,7 @@ Result<MonitorConfig> parseMonitorConfig(std::string_view text) {
         MonitorConfig config;
         json.at("sandbox_id").get_to(config.sandbox_id);
         json.at("address").get_to(config.address);
+        config.call_limit = std::chrono::seconds(json.at("call_seconds").get<int64_t>());
         json.at("qemu").get_to(config.qemu);
         json.at("virtiofsd").get_to(config.virtiofsd);
         json.at("arca_vsock").get_to(config.arca_vsock);

@@ -15,6 +15,7 @@ struct MonitorConfig {
     std::string sandbox_id;  // the container that owns it, for logs and process titles
     // "vm": the monitor boots one; else the address of a guest that runs already.
     std::string address;
+    std::chrono::seconds call_limit{60};  // for any call of the guest but WaitProcess
     // ---- only of a VM ----
     std::string qemu, virtiofsd, arca_vsock;  // programs, absolute
     std::string kernel, initrd;               // files, absolute

@@ -238,6 +238,7 @@ void GuestProcess::exited(int code) {
         report(true);
     });
     report(false);
+    checkOver();  // perhaps its stand-in and its streams are gone already
 }
 
 void GuestProcess::report(bool patience_over) {
@@ -246,6 +247,12 @@ void GuestProcess::report(bool patience_over) {
     timer_.reset();
     tell(LeaseMessage::kExit, static_cast<uint32_t>(*exit_code_));
     checkOver();
+}
+
+void GuestProcess::finishStreams() {
+    for (const auto& pump : pumps_) {
+        if (pump) pump->finish();
+    }
 }
 
 void GuestProcess::lost() {

@@ -52,6 +52,8 @@ class GuestProcess : public std::enable_shared_from_this<GuestProcess> {
     void commit();
     // It was not made: everything ends.
     void abort();
+    // The guest has nothing more to say: what has come is passed on, and the streams end.
+    void finishStreams();
     // The sandbox is gone: the stand-in is told.
     void lost();
 

@@ -36,13 +36,15 @@ constexpr char kFsSocket[] = "fs.sock";
 // A guest reads whatever is on its bus; it gets what it needs and no more.
 std::vector<std::string> qemuArguments(const MonitorConfig& config) {
     const std::string memory = std::to_string(config.memory_mib) + "M";
+    // TCG does `rep movsb` byte by byte: without these two words a kernel copies by words, which
+    // doubles the throughput of a stream.
     std::vector<std::string> args{
         "qemu-system-x86_64", "-name",
         "arca-" + config.sandbox_id.substr(0, 48) + ",debug-threads=off", "-nodefaults",
         "-no-user-config", "-display", "none", "-monitor", "none", "-no-reboot", "-machine",
         "q35,memory-backend=mem,usb=off,vmport=off,smbus=off,sata=off,hpet=on", "-accel",
         config.accel == "kvm" ? "kvm" : "tcg,thread=multi", "-cpu",
-        config.accel == "kvm" ? "host" : "max", "-smp", std::to_string(config.vcpus), "-m", memory,
+        config.accel == "kvm" ? "host" : "max,-erms,-fsrm", "-smp", std::to_string(config.vcpus), "-m", memory,
         "-object", "memory-backend-memfd,id=mem,size=" + memory + ",share=on", "-kernel",
         config.kernel, "-initrd", config.initrd, "-append",
         "console=ttyS0 quiet panic=-1 rdinit=/sbin/vminitd" +

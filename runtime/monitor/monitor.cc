@@ -6,6 +6,7 @@
 #include <sys/time.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <ctime>
 #include <utility>
 
@@ -28,9 +29,7 @@ namespace {
 
 #define ARCA_CONTEXT_RPC(name) "/com.apple.containerization.sandbox.v3.SandboxContext/" name
 
-constexpr std::chrono::milliseconds kSetUpLimit{20'000};
 constexpr std::chrono::milliseconds kSyncLimit{2'000};
-constexpr std::chrono::milliseconds kDeleteLimit{20'000};
 constexpr std::chrono::milliseconds kIdleLimit{15'000};
 constexpr std::chrono::milliseconds kReasonPause{300};
 constexpr std::chrono::milliseconds kLostLimit{1'000};
@@ -100,7 +99,8 @@ void Monitor::dial() {
     const auto deadline = std::chrono::steady_clock::now() + config_.boot_limit;
     std::chrono::milliseconds pause{10};
     while (true) {
-        auto connection = transport_->dial(base::kAgentPort, kDialLimit);
+        auto connection = transport_->dial(
+            base::kAgentPort, std::min<std::chrono::milliseconds>(kDialLimit, config_.boot_limit));
         const bool late = std::chrono::steady_clock::now() >= deadline;
         if (stop_dialling_) return;
         if (connection || late) {
@@ -136,7 +136,7 @@ void Monitor::dialled(Result<UniqueFd> connection) {
 template <typename Response, typename Request>
 void Monitor::setUpCall(const char* path, const Request& request, std::function<void()> next) {
     channel_->call<Response>(
-        path, request, kSetUpLimit,
+        path, request, config_.call_limit,
         [this, path, next = std::move(next)](const Result<Response>& done) {
             if (state_ != State::kBooting) return;
             if (done) return next();
@@ -187,7 +187,7 @@ void Monitor::setTime() {
     request.set_sec(now.tv_sec);
     request.set_usec(static_cast<int32_t>(now.tv_usec));
     channel_->call<wire::SetTimeResponse>(
-        ARCA_CONTEXT_RPC("SetTime"), request, kSetUpLimit,
+        ARCA_CONTEXT_RPC("SetTime"), request, config_.call_limit,
         [](const Result<wire::SetTimeResponse>& done) {
             if (!done) base::log::warning("set the guest's time: " + done.error().message());
         });
@@ -251,7 +251,7 @@ void Monitor::takeBack(const std::shared_ptr<GuestProcess>& process) {
     request.set_containerid(container);
     // Perhaps the command got as far as creating it, perhaps not: an unknown one is no error.
     channel_->call<wire::DeleteProcessResponse>(
-        ARCA_CONTEXT_RPC("DeleteProcess"), request, kDeleteLimit,
+        ARCA_CONTEXT_RPC("DeleteProcess"), request, config_.call_limit,
         [after](const Result<wire::DeleteProcessResponse>&) { after(); });
 }
 
@@ -312,7 +312,9 @@ void Monitor::leave() {
     time_timer_.reset();
     idle_timer_.reset();
     if (first && !processes_.empty()) {
-        // Streams whose readers are slow still have bytes here.
+        // Streams whose readers are slow still have bytes here; the others end at once.
+        const auto processes = processes_;
+        for (const auto& process : processes) process->finishStreams();
         leave_timer_ = base::Timer(loop_, kDrainLimit, [this] {
             const auto processes = std::exchange(processes_, {});
             for (const auto& process : processes) process->abort();
