@@ -431,6 +431,7 @@ Result<> SandboxDriver::startProcess(const ContainerDir&, const Record& record,
     watchInterrupts(options);
     auto started = client_->call(ARCA_CONTEXT_RPC("StartProcess"), request, response, options);
     if (!started) return fail(agentError(started.error()));
+    if (response.pid() <= 0) return fail(Code::kInternal, "the guest named no process");
     return {};
 }
 
