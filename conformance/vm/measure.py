@@ -1,17 +1,20 @@
 #!/usr/bin/python3
 """Figures of the guest: how long it takes to boot, what the agent occupies, how fast streams are.
 
-    measure.py [boot] [memory] [streams] [--runs N]     (all of them by default)
+    measure.py [boot] [run] [memory] [streams] [--runs N]     (all of them by default)
 
 boot      from the start of QEMU to the first gRPC answer, against the same kernel whose init only powers off
+run       from the start of `arca-runtime --sandbox vm run` to the container's first output, against the same kernel
 memory    the agent's resident memory, idle and with 64 processes with stdio
 streams   a program's output through the agent, against the same stream straight from the guest's vsock
 """
 
 import argparse
+import json
 import os
 import pathlib
 import re
+import shutil
 import statistics
 import subprocess
 import tempfile
@@ -67,9 +70,45 @@ def boot(kernel, image, folder, runs):
     for _ in range(runs):  # by turns: what else the machine does hits both alike
         bare.append(bare_boot(kernel, empty))
         ours.append(first_answer(kernel, image))
-    for number, unit in enumerate(("s by the clock", "s of QEMU's CPU")):
+    compare(bare, "first gRPC answer", ours, ("s by the clock", "s of QEMU's CPU"), runs)
+
+
+def first_output(bundle, root):
+    """Seconds from the start of the command to the first byte that the container's program prints."""
+    runtime = machine.BIN / "arca-runtime"
+    begin = time.monotonic()
+    with subprocess.Popen([str(runtime), "--root", str(root), "--sandbox", "vm", "run", "--bundle", str(bundle), "m"],
+                          stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as process:
+        process.stdout.read(1)
+        took = time.monotonic() - begin
+        process.stdout.read()
+    if process.returncode != 0:
+        raise AssertionError(f"run: exit code {process.returncode}")
+    return (took,)
+
+
+def cli_run(kernel, folder, runs):
+    bundle = folder / "bundle"
+    (bundle / "rootfs/bin").mkdir(parents=True)
+    for name in ("proc", "dev", "sys"):
+        (bundle / "rootfs" / name).mkdir()
+    shutil.copy(machine.BUSYBOX, bundle / "rootfs/bin/busybox")
+    subprocess.run([str(machine.BIN / "arca-runtime"), "spec", "--bundle", str(bundle)], check=True)
+    config = json.loads((bundle / "config.json").read_text(encoding="ascii"))
+    config["process"].update(terminal=False, args=["/bin/busybox", "echo", "up"])
+    (bundle / "config.json").write_text(json.dumps(config), encoding="ascii")
+    empty = empty_image(folder)
+    ours, bare = [], []
+    for _ in range(runs):
+        bare.append(bare_boot(kernel, empty)[:1])
+        ours.append(first_output(bundle, folder / "root"))
+    compare(bare, "run to the first output", ours, ("s by the clock",), runs)
+
+
+def compare(bare, our_name, ours, units, runs):
+    for number, unit in enumerate(units):
         figures = {}
-        for name, times in (("bare kernel to power-off", bare), ("first gRPC answer", ours)):
+        for name, times in (("bare kernel to power-off", bare), (our_name, ours)):
             values = [time_[number] for time_ in times]
             figures[name] = (min(values), statistics.median(values))
             print(f"{name:28} min {min(values):6.3f}   median {statistics.median(values):6.3f} {unit}, {runs} runs")
@@ -191,15 +230,17 @@ def raw_program(folder):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", nargs="*", choices=["boot", "memory", "streams", []])
+    parser.add_argument("what", nargs="*", choices=["boot", "run", "memory", "streams", []])
     parser.add_argument("--runs", type=int, default=5)
     options = parser.parse_args()
-    what = options.what or ["boot", "memory", "streams"]
+    what = options.what or ["boot", "run", "memory", "streams"]
     kernel = guest_kernel.prepare(guest_kernel.CONTAINER)
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
         if "boot" in what:
             boot(kernel, guest_image(kernel, folder), folder, options.runs)
+        if "run" in what:
+            cli_run(kernel, folder, options.runs)
         if {"memory", "streams"} & set(what):
             image = guest_image(kernel, folder, *image_arguments(), "--add",
                                 f"{raw_program(folder)}=/images/busybox/bin/raw", name="busybox.img")

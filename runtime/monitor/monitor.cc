@@ -316,8 +316,7 @@ void Monitor::leave() {
         const auto processes = processes_;
         for (const auto& process : processes) process->finishStreams();
         leave_timer_ = base::Timer(loop_, kDrainLimit, [this] {
-            const auto processes = std::exchange(processes_, {});
-            for (const auto& process : processes) process->abort();
+            for (const auto& process : std::exchange(processes_, {})) process->abort();
             leave();
         });
         return;
