@@ -189,6 +189,10 @@ Result<> applyAnnotations(const spec::Annotations& annotations, Settings& settin
             ARCA_CHECK(readPath(Json(value), "annotation " + name, vm.initrd));
         } else if (name == kAppendAnnotation) {
             vm.append = value;
+        } else if (name == kRootfsImageAnnotation) {
+            ARCA_CHECK(readPath(Json(value), "annotation " + name, vm.rootfs_image));
+        } else if (name == kRootfsTypeAnnotation) {
+            vm.rootfs_type = value;
         } else {
             return fail(Code::kInvalidArgument,
                         "annotation " + base::printable(name) + ": no such setting");

@@ -26,6 +26,10 @@ struct VmSettings {
     std::optional<uint32_t> memory_mib;  // absent: from the container's limit
     std::optional<uint32_t> vcpus;       // absent: from the container's quota
     std::chrono::seconds boot_limit{60};
+    // A raw disk image that is the root file system instead of the bundle's, and what it holds.
+    // Only annotations name one.
+    std::string rootfs_image;
+    std::string rootfs_type = "ext4";
 };
 
 // About guests of others.
@@ -57,6 +61,8 @@ inline constexpr char kVcpusAnnotation[] = "io.arca.vm.vcpus";
 inline constexpr char kKernelAnnotation[] = "io.arca.vm.kernel";
 inline constexpr char kInitrdAnnotation[] = "io.arca.vm.initrd";
 inline constexpr char kAppendAnnotation[] = "io.arca.vm.append";
+inline constexpr char kRootfsImageAnnotation[] = "io.arca.vm.rootfs_image";
+inline constexpr char kRootfsTypeAnnotation[] = "io.arca.vm.rootfs_type";
 
 // Lays the annotations over `settings`. One of ours that is not allowed is kPermissionDenied: to
 // ignore it would give a container something else than was asked for.

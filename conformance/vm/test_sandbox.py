@@ -97,6 +97,22 @@ class Guest(Sandbox):
         self.fails("run", "--bundle", self.bundle("true", annotations={"io.arca.vm.kernel": "/x"}).path, self.new_id(),
                    says="io.arca.vm.kernel: not in allowed_annotations")
 
+    def test_a_disk_image_can_be_the_root_file_system(self):
+        bundle = self.bundle("sh", "-c", "cat /proc/mounts | head -1; echo kept > /written; cat /etc/group | wc -l",
+                             writable=True, annotations={"io.arca.vm.rootfs_image": os.path.join(self.dir, "root.img")})
+        image = os.path.join(self.dir, "root.img")
+        subprocess.run(["/sbin/mke2fs", "-q", "-t", "ext4", "-d", bundle.rootfs, image, "32M"], check=True)
+        path = os.path.join(self.dir, "configuration.json")
+        with open(path, "w", encoding="ascii") as file:
+            json.dump({"allowed_annotations": ["io.arca.vm.rootfs_image"]}, file)
+        result = self.call([*self.command("--configuration", path), "run", "--bundle", bundle.path, self.new_id()])
+        self.assertEqual(result.code, 0, result)
+        self.assertIn("/dev/vda / ext4", result.out)
+        self.assertTrue(result.out.endswith("3\n"), result)
+        self.assertFalse(os.path.exists(bundle.file("written")), "the bundle's own folder is not used")
+        kept = subprocess.run(["/sbin/debugfs", "-R", "cat /written", image], check=True, capture_output=True).stdout
+        self.assertEqual(kept, b"kept\n", "what was written is on the disk")
+
     def test_a_program_that_is_not_there_fails_create_with_its_name(self):
         self.fails("create", "--bundle", self.bundle("/no/such").path, self.new_id(), says="/no/such")
         until(lambda: not self.parts(), lambda: f"the end of {self.parts()}")

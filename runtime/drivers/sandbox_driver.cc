@@ -220,6 +220,12 @@ Result<MonitorConfig> SandboxDriver::monitorConfig(const spec::Spec& spec) const
     if (kind_ == "vm") {
         ARCA_TRY(MonitorConfig config, makeVmConfig(settings_->vm, spec, sandbox_id_));
         config.call_limit = callLimit();
+        if (!settings_->vm.rootfs_image.empty()) {
+            if (::access(settings_->vm.rootfs_image.c_str(), R_OK | W_OK) != 0) {
+                return failErrno("open " + base::printable(settings_->vm.rootfs_image));
+            }
+            config.disks.push_back("rw:" + settings_->vm.rootfs_image);
+        }
         return config;
     }
     MonitorConfig config;
@@ -289,10 +295,16 @@ Result<GuestSpec> SandboxDriver::guestSpec(const ProcessRequest& request) {
 Result<> SandboxDriver::mountRootfs(const std::string& container_id, const std::string& source) {
     context_api::MountRequest request;
     context_api::MountResponse response;
-    request.set_type("none");
-    request.set_source(source);
     request.set_destination(guestRootfs(container_id));
-    request.add_options("rbind");
+    if (hasImage()) {
+        // The machine's only disk.
+        request.set_type(settings_->vm.rootfs_type);
+        request.set_source("/dev/vda");
+    } else {
+        request.set_type("none");
+        request.set_source(source);
+        request.add_options("rbind");
+    }
     return call(ARCA_CONTEXT_RPC("Mount"), request, response);
 }
 
@@ -358,6 +370,10 @@ Result<MadeProcess> SandboxDriver::createProcess(const ProcessRequest& request) 
     } else {
         ARCA_TRY(socket, folder_.connect());
     }
+    if (is_init && !launches && hasImage()) {
+        return fail(Code::kUnsupported,
+                    "a disk image as root: only for the container that a machine is booted for");
+    }
     Attachment attachment(std::move(socket), signals_);
     ARCA_TRY(const GuestSpec guest, guestSpec(request));
 
@@ -388,6 +404,7 @@ Result<MadeProcess> SandboxDriver::createProcess(const ProcessRequest& request) 
     terminal.slave.reset();
     for (const SharedPath& share : guest.shares) {
         if (kind_ != "vm") break;  // the guest has it already
+        if (hasImage() && share.name == kRootfsShare) continue;
         ARCA_TRY(const UniqueFd tree, cloneTree(share));
         ARCA_CHECK(attachment.send(MonitorMessage::kShare, share.name, {tree.get()}));
     }

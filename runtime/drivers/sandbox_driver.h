@@ -51,6 +51,10 @@ class SandboxDriver : public Driver {
     // A connection of a command to the monitor.
     class Attachment;
 
+    // The root file system is on a disk of the machine's.
+    [[nodiscard]] bool hasImage() const {
+        return kind_ == "vm" && settings_ != nullptr && !settings_->vm.rootfs_image.empty();
+    }
     base::Result<MonitorConfig> monitorConfig(const spec::Spec& spec) const;
     // The guest's address, as seen from here.
     [[nodiscard]] std::string address() const;
