@@ -1,11 +1,9 @@
 #include "runtime/drivers/agent_launcher.h"
 
 #include <fcntl.h>
-#include <signal.h>
 #include <sys/file.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -19,7 +17,7 @@
 #include "base/strings.h"
 #include "runtime/context.h"
 #include "runtime/programs.h"
-#include "runtime/spawn_child.h"
+#include "runtime/spawn_detached.h"
 
 namespace arca::runtime {
 namespace {
@@ -37,7 +35,6 @@ constexpr char kLockFile[] = "lock";
 constexpr char kLogFile[] = "agent.log";
 constexpr off_t kLogLimitBytes = off_t{1} << 20;
 constexpr char kDefaultIdleSeconds[] = "5";
-constexpr int kFirstHighFd = 10;  // clear of the agent's 0 to 6
 
 Result<UniqueFd> openAgentDir(int root_fd, const std::string& key) {
     const std::string path = std::string(kFolder) + "/" + key;
@@ -74,12 +71,6 @@ Result<UniqueFd> openLog(int dir_fd) {
     return fd;
 }
 
-Result<UniqueFd> moveHigh(UniqueFd fd) {
-    UniqueFd moved(::fcntl(fd.get(), F_DUPFD_CLOEXEC, kFirstHighFd));
-    if (!moved.valid()) return failErrno("move a descriptor");
-    return moved;
-}
-
 struct AgentFds {
     UniqueFd rpc, attach, lock, dir;
 };
@@ -93,49 +84,12 @@ std::vector<std::string> agentArguments(const std::string& root, const std::stri
 
 Result<> spawnAgent(const Program& program, const std::string& root, const std::string& key,
                     AgentFds fds) {
-    std::vector<std::string> words = agentArguments(root, key);
-    std::vector<char*> argv;
-    for (std::string& word : words) argv.push_back(word.data());
-    argv.push_back(nullptr);
-    std::string path_variable = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-    char* const envp[] = {path_variable.data(), nullptr};
-
-    ARCA_TRY(UniqueFd null, base::openAt(AT_FDCWD, "/dev/null", O_RDWR));
-    ARCA_TRY(UniqueFd log, openLog(fds.dir.get()));
-    for (UniqueFd* fd : {&fds.rpc, &fds.attach, &fds.lock, &fds.dir, &null, &log}) {
-        ARCA_TRY(*fd, moveHigh(std::move(*fd)));
+    DetachedProgram agent{program.path, agentArguments(root, key), {}, UniqueFd()};
+    ARCA_TRY(agent.log, openLog(fds.dir.get()));
+    for (UniqueFd* fd : {&fds.rpc, &fds.attach, &fds.lock, &fds.dir}) {
+        agent.fds.push_back(std::move(*fd));
     }
-    int ends[2];
-    if (::pipe2(ends, O_CLOEXEC) != 0) return failErrno("make a pipe");
-    UniqueFd report(ends[0]);
-    ARCA_TRY(UniqueFd report_write, moveHigh(UniqueFd(ends[1])));
-    const AgentPlan plan{program.path.c_str(),
-                         argv.data(),
-                         envp,
-                         null.get(),
-                         log.get(),
-                         {fds.rpc.get(), fds.attach.get(), fds.lock.get(), fds.dir.get()},
-                         4,
-                         report_write.get()};
-
-    sigset_t all;
-    sigset_t before;
-    (void)::sigfillset(&all);
-    (void)::sigprocmask(SIG_SETMASK, &all, &before);
-    const pid_t pid = ::fork();
-    if (pid == 0) agentChild(plan);
-    const int fork_errno = errno;
-    (void)::sigprocmask(SIG_SETMASK, &before, nullptr);
-    if (pid < 0) return failErrno("fork", fork_errno);
-    report_write.reset();
-    ARCA_CHECK(base::reapChild(pid));
-    int error = 0;
-    ssize_t n = 0;
-    do {
-        n = ::read(report.get(), &error, sizeof error);
-    } while (n < 0 && errno == EINTR);
-    if (n == sizeof error) return failErrno("start " + program.path, error);
-    return {};
+    return startDetached(std::move(agent));
 }
 
 // With the lock held: makes the sockets and the agent.

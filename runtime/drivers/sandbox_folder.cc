@@ -1,7 +1,6 @@
 #include "runtime/drivers/sandbox_folder.h"
 
 #include <fcntl.h>
-#include <signal.h>
 #include <sys/file.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -19,7 +18,7 @@
 #include "base/strings.h"
 #include "proto/monitor_protocol.h"
 #include "runtime/programs.h"
-#include "runtime/spawn_child.h"
+#include "runtime/spawn_detached.h"
 
 namespace arca::runtime {
 namespace {
@@ -33,7 +32,6 @@ using base::UniqueFd;
 constexpr char kFolder[] = "@vm";  // '@' cannot begin a container id
 constexpr char kLockFile[] = "lock";
 constexpr char kLogFile[] = "monitor.log";
-constexpr int kFirstHighFd = 10;  // clear of the monitor's 0 to 5
 
 std::string keyOf(const std::string& id) {
     uint64_t hash = 0xcbf29ce484222325ULL;  // FNV-1a
@@ -60,58 +58,19 @@ Result<UniqueFd> takeLock(int dir_fd, std::chrono::milliseconds patience) {
     }
 }
 
-Result<UniqueFd> moveHigh(UniqueFd fd) {
-    UniqueFd moved(::fcntl(fd.get(), F_DUPFD_CLOEXEC, kFirstHighFd));
-    if (!moved.valid()) return failErrno("move a descriptor");
-    return moved;
-}
-
 Result<> spawnMonitor(const Program& program, UniqueFd listener, int dir_fd, int lock_fd,
                       UniqueFd log, const std::string& title) {
-    std::vector<std::string> words{
-        "arca-monitor", "--listener-fd", "3", "--dir-fd", "4", "--lock-fd", "5", "--title", title};
-    std::vector<char*> argv;
-    for (std::string& word : words) argv.push_back(word.data());
-    argv.push_back(nullptr);
-    std::string path_variable = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-    char* const envp[] = {path_variable.data(), nullptr};
-    ARCA_TRY(UniqueFd null, base::openAt(AT_FDCWD, "/dev/null", O_RDWR));
-    UniqueFd dir(::fcntl(dir_fd, F_DUPFD_CLOEXEC, kFirstHighFd));
-    UniqueFd lock(::fcntl(lock_fd, F_DUPFD_CLOEXEC, kFirstHighFd));
-    if (!dir.valid() || !lock.valid()) return failErrno("duplicate a descriptor");
-    for (UniqueFd* fd : {&listener, &null, &log}) {
-        ARCA_TRY(*fd, moveHigh(std::move(*fd)));
+    DetachedProgram monitor{
+        program.path,
+        {"arca-monitor", "--listener-fd", "3", "--dir-fd", "4", "--lock-fd", "5", "--title", title},
+        {},
+        std::move(log)};
+    monitor.fds.push_back(std::move(listener));
+    for (const int fd : {dir_fd, lock_fd}) {
+        monitor.fds.emplace_back(::fcntl(fd, F_DUPFD_CLOEXEC, 3));
+        if (!monitor.fds.back().valid()) return failErrno("duplicate a descriptor");
     }
-    int ends[2];
-    if (::pipe2(ends, O_CLOEXEC) != 0) return failErrno("make a pipe");
-    const UniqueFd report(ends[0]);
-    ARCA_TRY(UniqueFd report_write, moveHigh(UniqueFd(ends[1])));
-    const AgentPlan plan{program.path.c_str(),
-                         argv.data(),
-                         envp,
-                         null.get(),
-                         log.get(),
-                         {listener.get(), dir.get(), lock.get(), -1},
-                         3,
-                         report_write.get()};
-    sigset_t all;
-    sigset_t before;
-    (void)::sigfillset(&all);
-    (void)::sigprocmask(SIG_SETMASK, &all, &before);
-    const pid_t pid = ::fork();
-    if (pid == 0) agentChild(plan);
-    const int fork_errno = errno;
-    (void)::sigprocmask(SIG_SETMASK, &before, nullptr);
-    if (pid < 0) return failErrno("fork", fork_errno);
-    report_write.reset();
-    ARCA_CHECK(base::reapChild(pid));
-    int error = 0;
-    ssize_t n = 0;
-    do {
-        n = ::read(report.get(), &error, sizeof error);
-    } while (n < 0 && errno == EINTR);
-    if (n == sizeof error) return failErrno("start " + program.path, error);
-    return {};
+    return startDetached(std::move(monitor));
 }
 
 }  // namespace
