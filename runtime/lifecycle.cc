@@ -27,6 +27,7 @@ using base::Result;
 namespace texts = base::texts;
 
 constexpr std::chrono::seconds kKillPatience{10};
+constexpr std::chrono::seconds kGuestKillPatience{4};
 
 hooks::HookContext hookContext(const Record& record, const char* kind, Status status, pid_t pid) {
     hooks::HookContext context;
@@ -263,7 +264,9 @@ Result<> killInit(Container& container) {
     }
     auto sent = container.driver->signalInit(container.dir, container.record, SIGKILL);
     if (!sent && sent.error().code() != Code::kNotFound) return sent;
-    ARCA_TRY(const bool ended, base::waitExit(pidfd->get(), kKillPatience));
+    // A guest that does not react can be ended from outside, so it gets less time.
+    const auto patience = container.driver->sharesPids() ? kKillPatience : kGuestKillPatience;
+    ARCA_TRY(const bool ended, base::waitExit(pidfd->get(), patience));
     if (!ended) return container.driver->endByForce(container.record);
     return {};
 }

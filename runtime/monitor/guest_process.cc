@@ -250,9 +250,13 @@ void GuestProcess::report(bool patience_over) {
 }
 
 void GuestProcess::finishStreams() {
+    const auto keep = shared_from_this();
     for (const auto& pump : pumps_) {
         if (pump) pump->finish();
     }
+    // Its container has been deleted and its stand-in is gone: there is no end to wait for.
+    if (!request_.lease.valid() && !exit_code_) exit_code_ = proto::kLostExitCode;
+    checkOver();
 }
 
 void GuestProcess::lost() {
