@@ -25,7 +25,7 @@ SOON = 20        # seconds: what ends a call at once may take so long on a loade
 AT_LAST = 150    # what has to wait for deadlines
 MONITOR_KIB = 64 << 10
 LINE = 8 << 10   # bytes of an error
-AT_ONCE = ("closes goaway hangs-up resets cut:0 cut:9 cut:300 dies-in:CreateProcess dies-in:StartProcess "
+AT_ONCE = ("closes goaway hangs-up resets cut:0 cut:9 dies-in:CreateProcess dies-in:StartProcess "
            "dies-in:WaitProcess fails-in:CreateProcess").split()
 WRONG_ANSWERS = ("settings-flood headers-forever informational-forever window-ignored message-garbage message-length-lies "
                  "message-cut message-compressed messages-forever no-status odd-status large-status http-404 "
