@@ -3,7 +3,6 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -11,6 +10,7 @@
 #include <array>
 #include <cerrno>
 
+#include "base/exec_child.h"
 #include "base/files.h"
 #include "base/process.h"
 #include "base/unique_fd.h"
@@ -39,14 +39,6 @@ Result<Pipe> makePipe() {
     return result;
 }
 
-std::vector<char*> pointers(const std::vector<std::string>& strings) {
-    std::vector<char*> out;
-    out.reserve(strings.size() + 1);
-    for (const std::string& text : strings) out.push_back(const_cast<char*>(text.c_str()));
-    out.push_back(nullptr);
-    return out;
-}
-
 // All that the child reads, built before the fork: it may only make async-signal-safe calls.
 struct ChildPlan {
     const char* path;
@@ -65,31 +57,18 @@ struct ChildFailure {
 };
 
 // CHILD SIDE
-void writeZero(const char* path) noexcept {
-    const int fd = ::open(path, O_WRONLY | O_CLOEXEC);
-    if (fd < 0) return;
-    [[maybe_unused]] const ssize_t n = ::write(fd, "0", 1);
-    (void)::close(fd);
-}
-
-// CHILD SIDE
 [[noreturn]] void childMain(const ChildPlan& plan) noexcept {
     (void)::setpgid(0, 0);
     if (plan.cgroup_procs != nullptr) writeZero(plan.cgroup_procs);
-    if (plan.plain_oom_score) writeZero("/proc/self/oom_score_adj");
-    struct sigaction plain {};
-    plain.sa_handler = SIG_DFL;
-    for (int sig = 1; sig < NSIG; ++sig) (void)::sigaction(sig, &plain, nullptr);
-    sigset_t none;
-    (void)::sigemptyset(&none);
-    (void)::sigprocmask(SIG_SETMASK, &none, nullptr);
+    if (plan.plain_oom_score) writeZero(kOomScoreFile);
+    resetSignals();
     ChildFailure failure{ChildFailure::kStdio, 0};
     if (::dup2(plan.stdin_fd, 0) >= 0 && ::dup2(plan.stdout_fd, 1) >= 0 &&
         ::dup2(plan.stderr_fd, 2) >= 0) {
         failure.step = ChildFailure::kChdir;
         if (plan.cwd == nullptr || ::chdir(plan.cwd) == 0) {
             failure.step = ChildFailure::kExec;
-            (void)::syscall(SYS_close_range, 3U, ~0U, 1U << 2U /* CLOSE_RANGE_CLOEXEC */);
+            (void)closeAtExecFrom(3);
             (void)::execve(plan.path, plan.argv, plan.envp);
         }
     }
@@ -175,8 +154,8 @@ Result<Outcome> runCommand(const Command& command) {
     ARCA_TRY(Pipe report, makePipe());
     const std::vector<std::string> args =
         command.args.empty() ? std::vector{command.path} : command.args;
-    const std::vector<char*> argv = pointers(args);
-    const std::vector<char*> envp = pointers(command.env);
+    const std::vector<char*> argv = execPointers(args);
+    const std::vector<char*> envp = execPointers(command.env);
     const ChildPlan plan{command.path.c_str(),
                          argv.data(),
                          envp.data(),
@@ -187,15 +166,13 @@ Result<Outcome> runCommand(const Command& command) {
                          report.write_end.get(),
                          command.cgroup_procs.empty() ? nullptr : command.cgroup_procs.c_str(),
                          command.plain_oom_score};
-    sigset_t all;
-    sigset_t before;
-    (void)::sigfillset(&all);
-    (void)::pthread_sigmask(SIG_SETMASK, &all, &before);
-    const pid_t pid = ::fork();
-    if (pid == 0) childMain(plan);
-    const int fork_errno = errno;
-    (void)::pthread_sigmask(SIG_SETMASK, &before, nullptr);
-    if (pid < 0) return failErrno("fork for " + command.path, fork_errno);
+    pid_t pid = 0;
+    {
+        const SignalsBlocked blocked;
+        pid = ::fork();
+        if (pid == 0) childMain(plan);
+    }
+    if (pid < 0) return failErrno("fork for " + command.path);
     (void)::setpgid(pid, pid);  // both sides do it: whoever comes first
     input.read_end.reset();
     out.write_end.reset();
@@ -223,6 +200,7 @@ Result<Outcome> runCommand(const Command& command) {
     }
     // The write below may meet a closed pipe; a library function must not change the program's
     // dispositions.
+    sigset_t before;
     sigset_t pipe_only;
     (void)::sigemptyset(&pipe_only);
     (void)::sigaddset(&pipe_only, SIGPIPE);

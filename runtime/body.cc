@@ -10,13 +10,13 @@
 #include <string>
 #include <utility>
 
+#include "base/exec_child.h"
 #include "base/files.h"
 #include "base/guarded_program.h"
 #include "base/process.h"
 #include "base/signals.h"
 #include "base/socket.h"
 #include "runtime/programs.h"
-#include "runtime/spawn_child.h"
 
 namespace arca::runtime {
 namespace {
@@ -44,24 +44,19 @@ Result<Body> Body::start(Stdio stdio, int inherited_fds) {
     std::string name = "vmexec";
     std::string flag = "--sync-fd";
     char* const argv[] = {name.data(), flag.data(), sync_number.data(), nullptr};
-    volatile int exec_errno = 0;
-    const BodyPlan plan{file.get(), sync.second.get(),
-                        null.get(), kFirstInherited + static_cast<unsigned>(inherited_fds),
-                        argv,       environ,
-                        &exec_errno};
-    sigset_t all;
-    sigset_t before;
-    (void)::sigfillset(&all);
-    (void)::sigprocmask(SIG_SETMASK, &all, &before);
-    // vfork: we are suspended until exec, and no page table is copied.
-    const pid_t pid = ::vfork();
-    if (pid == 0) bodyChild(plan);
-    const int fork_errno = errno;
-    (void)::sigprocmask(SIG_SETMASK, &before, nullptr);
-    if (pid < 0) return failErrno("fork", fork_errno);
-    Body body(pid, std::move(sync.first));
-    if (exec_errno != 0) return failErrno("exec " + program.path, exec_errno);
-    ARCA_TRY(body.pidfd_, base::openPidfd(pid));
+    const int kept = sync.second.get();
+    ARCA_TRY(
+        const base::StartedProgram started,
+        base::startProgram({.program_fd = file.get(),
+                            .stdio = {null.get(), null.get(), null.get()},
+                            .first_closed = kFirstInherited + static_cast<unsigned>(inherited_fds),
+                            .kept = &kept,
+                            .kept_count = 1,
+                            .argv = argv,
+                            .envp = environ}));
+    Body body(started.pid, std::move(sync.first));
+    if (started.error != 0) return failErrno("exec " + program.path, started.error);
+    ARCA_TRY(body.pidfd_, base::openPidfd(started.pid));
     return body;
 }
 

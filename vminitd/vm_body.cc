@@ -1,18 +1,16 @@
 #include "vminitd/vm_body.h"
 
 #include <fcntl.h>
-#include <signal.h>
 #include <sys/socket.h>
-#include <unistd.h>
 
 #include <utility>
 #include <vector>
 
+#include "base/exec_child.h"
 #include "base/files.h"
 #include "base/guarded_program.h"
 #include "base/process.h"
 #include "base/socket.h"
-#include "vminitd/vm_body_child.h"
 
 namespace arca::vminitd {
 
@@ -55,14 +53,6 @@ class VmBodyOwner : public BodyOwner {
     spec::State state_;
 };
 
-std::vector<char*> pointers(const std::vector<std::string>& strings) {
-    std::vector<char*> out;
-    out.reserve(strings.size() + 1);
-    for (const std::string& text : strings) out.push_back(const_cast<char*>(text.c_str()));
-    out.push_back(nullptr);
-    return out;
-}
-
 }  // namespace
 
 Result<std::unique_ptr<VmBodySource>> VmBodySource::make(EventLoop& loop,
@@ -98,26 +88,23 @@ Result<Body> VmBodySource::fork(const BodyRequest& request, const std::shared_pt
     std::string flag = "--sync-fd";
     char* const argv[] = {name.data(), flag.data(), sync_number.data(), nullptr};
     const std::vector<std::string> env = environment_.all();
-    const std::vector<char*> envp = pointers(env);
-    volatile int exec_errno = 0;
-    const VmBodyPlan plan{
-        program_.get(), sync.second.get(), {ends.in.get(), ends.out.get(), ends.err.get()},
-        argv,           envp.data(),       &exec_errno};
-    sigset_t all;
-    sigset_t before;
-    (void)::sigfillset(&all);
-    (void)::pthread_sigmask(SIG_SETMASK, &all, &before);
-    // vfork: only this thread is suspended, until exec, and no page table is copied.
-    const pid_t pid = ::vfork();
-    if (pid == 0) vmBodyChild(plan);
-    const int fork_errno = errno;
-    (void)::pthread_sigmask(SIG_SETMASK, &before, nullptr);
-    if (pid < 0) return failErrno("fork", fork_errno);
+    const std::vector<char*> envp = base::execPointers(env);
+    const int kept = sync.second.get();
+    // The agent's protection from the OOM killer is not for containers.
+    ARCA_TRY(const base::StartedProgram started,
+             base::startProgram({.program_fd = program_.get(),
+                                 .stdio = {ends.in.get(), ends.out.get(), ends.err.get()},
+                                 .first_closed = 3,
+                                 .kept = &kept,
+                                 .kept_count = 1,
+                                 .argv = argv,
+                                 .envp = envp.data(),
+                                 .oom_score = base::OomScore::kPlain}));
     // One that could not be executed has exited; the supervisor reaps it.
-    if (exec_errno != 0) return failErrno("exec vmexec", exec_errno);
+    if (started.error != 0) return failErrno("exec vmexec", started.error);
     Body body;
     body.sync = std::move(sync.first);
-    ARCA_TRY(body.pidfd, base::openPidfd(pid));
+    ARCA_TRY(body.pidfd, base::openPidfd(started.pid));
     body.owner = std::make_shared<VmBodyOwner>(hooks_, stdio, request.hooks, request.state);
     body.io = stdio;
     return body;

@@ -8,6 +8,7 @@
 #include <thread>
 #include <utility>
 
+#include "base/exec_child.h"
 #include "base/log.h"
 
 namespace arca::vminitd {
@@ -15,22 +16,6 @@ namespace arca::vminitd {
 namespace {
 
 constexpr std::chrono::seconds kIdleLimit{5};
-
-// Threads take no part in the program's signals, whoever makes them.
-class SignalsBlocked {
- public:
-    SignalsBlocked() {
-        sigset_t all;
-        (void)::sigfillset(&all);
-        (void)::pthread_sigmask(SIG_SETMASK, &all, &before_);
-    }
-    SignalsBlocked(const SignalsBlocked&) = delete;
-    SignalsBlocked& operator=(const SignalsBlocked&) = delete;
-    ~SignalsBlocked() { (void)::pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
-
- private:
-    sigset_t before_{};
-};
 
 }  // namespace
 
@@ -49,7 +34,7 @@ bool Workers::post(Task task) {
         return true;
     }
     try {
-        const SignalsBlocked blocked;
+        const base::SignalsBlocked blocked;
         std::thread([this] { serve(); }).detach();
         ++threads_;
     } catch (const std::system_error&) {

@@ -4,17 +4,16 @@
 #include <sched.h>
 #include <signal.h>
 #include <sys/socket.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <array>
 #include <cerrno>
 #include <utility>
 
+#include "base/exec_child.h"
 #include "base/files.h"
 #include "base/socket.h"
 #include "runtime/programs.h"
-#include "runtime/spawn_child.h"
 
 namespace arca::runtime {
 namespace {
@@ -68,31 +67,22 @@ Result<StandIn> StandIn::start(const Options& options) {
     }
     if (options.terminal >= 0) words.emplace_back("--terminal");
     words.insert(words.end(), {"--title", options.title});
-    std::vector<char*> argv;
-    for (std::string& word : words) argv.push_back(word.data());
-    argv.push_back(nullptr);
-
-    volatile int exec_errno = 0;
-    const StandInPlan plan{program.fd.get(), options.terminal >= 0 ? options.terminal : null.get(),
-                           kept.data(),      kept.size(),
-                           argv.data(),      environ,
-                           &exec_errno};
-    sigset_t all;
-    sigset_t before;
-    (void)::sigfillset(&all);
-    (void)::sigprocmask(SIG_SETMASK, &all, &before);
-    const pid_t pid = ::vfork();
-    if (pid == 0) standInChild(plan);
-    const int fork_errno = errno;
-    (void)::sigprocmask(SIG_SETMASK, &before, nullptr);
-    if (pid < 0) return failErrno("fork", fork_errno);
+    const std::vector<char*> argv = base::execPointers(words);
+    const int stdio = options.terminal >= 0 ? options.terminal : null.get();
+    ARCA_TRY(const base::StartedProgram started, base::startProgram({.program_fd = program.fd.get(),
+                                                                     .stdio = {stdio, stdio, stdio},
+                                                                     .first_closed = 3,
+                                                                     .kept = kept.data(),
+                                                                     .kept_count = kept.size(),
+                                                                     .argv = argv.data(),
+                                                                     .envp = environ}));
     StandIn made;
-    made.identity_.pid = pid;
+    made.identity_.pid = started.pid;
     made.lease_ = std::move(lease.first);
-    if (exec_errno != 0) return failErrno("exec " + program.path, exec_errno);
+    if (started.error != 0) return failErrno("exec " + program.path, started.error);
     ready_write.reset();
     ARCA_CHECK(waitReady(ready.get()));
-    ARCA_TRY(made.identity_.start_time_ticks, base::processStartTime(pid));
+    ARCA_TRY(made.identity_.start_time_ticks, base::processStartTime(started.pid));
     return made;
 }
 
