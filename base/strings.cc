@@ -1,5 +1,8 @@
 #include "base/strings.h"
 
+#include <cstdint>
+#include <cstdio>
+
 namespace arca::base {
 
 std::vector<std::string_view> split(std::string_view text, char separator) {
@@ -119,6 +122,16 @@ std::string cleanPath(std::string_view path) {
 std::string absolutePath(std::string_view base_dir, std::string_view path) {
     if (!path.empty() && path.front() == '/') return cleanPath(path);
     return cleanPath(std::string(base_dir) + "/" + std::string(path));
+}
+
+std::string fnv1aHex(std::string_view bytes) {
+    uint64_t hash = 0xcbf29ce484222325ULL;
+    for (const char byte : bytes) {
+        hash = (hash ^ static_cast<unsigned char>(byte)) * 0x100000001b3ULL;
+    }
+    char text[17];
+    (void)std::snprintf(text, sizeof text, "%016llx", static_cast<unsigned long long>(hash));
+    return text;
 }
 
 }  // namespace arca::base

@@ -48,4 +48,8 @@ std::string cleanPath(std::string_view path);
 // `path` itself when absolute, else joined to `base_dir`; cleaned.
 std::string absolutePath(std::string_view base_dir, std::string_view path);
 
+// FNV-1a of the bytes, as 16 lower-case hexadecimal digits: for names that must be short and need
+// not resist anybody.
+std::string fnv1aHex(std::string_view bytes);
+
 }  // namespace arca::base

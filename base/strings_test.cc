@@ -84,6 +84,13 @@ BOOST_AUTO_TEST_CASE(relative_paths_are_joined_to_the_base) {
     BOOST_TEST(absolutePath("/b", "") == "/b");
 }
 
+// Values of the FNV authors' own table.
+BOOST_AUTO_TEST_CASE(fnv1a_is_the_published_function) {
+    BOOST_TEST(fnv1aHex("") == "cbf29ce484222325");
+    BOOST_TEST(fnv1aHex("a") == "af63dc4c8601ec8c");
+    BOOST_TEST(fnv1aHex("foobar") == "85944171f73967e8");
+}
+
 BOOST_AUTO_TEST_SUITE_END()
 
 }  // namespace

@@ -24,73 +24,36 @@ using Clock = std::chrono::steady_clock;
 
 }  // namespace
 
-struct GrpcClient::Impl {
+struct GrpcClient::Impl final : GrpcSession {
     base::UniqueFd socket;
-    nghttp2_session* session = nullptr;
     GrpcStream* current = nullptr;
     bool broken = false;
 
-    ~Impl() { nghttp2_session_del(session); }
-
-    Result<> start();
+    Result<> start() { return startSession(); }
+    Result<> submit(std::string_view path, GrpcStream& stream) {
+        ARCA_CHECK(submitGrpcRequest(session_, path, stream));
+        current = &stream;
+        return {};
+    }
+    void cancel(const GrpcStream& stream) {
+        (void)nghttp2_submit_rst_stream(session_, NGHTTP2_FLAG_NONE, stream.id, NGHTTP2_CANCEL);
+    }
     Result<> flush();
     Result<> receive();
     Result<> poll(const CallOptions& options, Clock::time_point deadline);
+
+ private:
+    GrpcStream* findStream(int32_t stream_id) override {
+        return current != nullptr && current->id == stream_id ? current : nullptr;
+    }
+    void streamClosed(int32_t) override {}
 };
-
-namespace {
-
-GrpcStream* streamOf(void* user_data, int32_t stream_id) {
-    GrpcStream* stream = static_cast<GrpcClient::Impl*>(user_data)->current;
-    return stream != nullptr && stream->id == stream_id ? stream : nullptr;
-}
-
-int onHeader(nghttp2_session*, const nghttp2_frame* frame, const uint8_t* name, size_t name_size,
-             const uint8_t* value, size_t value_size, uint8_t, void* user_data) {
-    GrpcStream* stream = streamOf(user_data, frame->hd.stream_id);
-    if (stream == nullptr) return 0;
-    const bool taken = stream->takeHeader({reinterpret_cast<const char*>(name), name_size},
-                                          {reinterpret_cast<const char*>(value), value_size});
-    return taken ? 0 : NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
-}
-
-int onData(nghttp2_session* session, uint8_t, int32_t stream_id, const uint8_t* data, size_t size,
-           void* user_data) {
-    GrpcStream* stream = streamOf(user_data, stream_id);
-    if (stream == nullptr || stream->takeData({reinterpret_cast<const char*>(data), size}))
-        return 0;
-    return nghttp2_submit_rst_stream(session, NGHTTP2_FLAG_NONE, stream_id, NGHTTP2_CANCEL);
-}
-
-int onClose(nghttp2_session*, int32_t stream_id, uint32_t error_code, void* user_data) {
-    GrpcStream* stream = streamOf(user_data, stream_id);
-    if (stream == nullptr) return 0;
-    stream->closed = true;
-    stream->error_code = error_code;
-    return 0;
-}
-
-}  // namespace
-
-Result<> GrpcClient::Impl::start() {
-    nghttp2_session_callbacks* callbacks = nullptr;
-    if (nghttp2_session_callbacks_new(&callbacks) != 0)
-        return fail(Code::kInternal, "HTTP/2: no memory");
-    nghttp2_session_callbacks_set_on_header_callback(callbacks, onHeader);
-    nghttp2_session_callbacks_set_on_data_chunk_recv_callback(callbacks, onData);
-    nghttp2_session_callbacks_set_on_stream_close_callback(callbacks, onClose);
-    auto made = newGrpcSession(callbacks, this);
-    nghttp2_session_callbacks_del(callbacks);
-    if (!made) return fail(std::move(made).error());
-    session = *made;
-    return {};
-}
 
 // Writes what the session has to say until it is silent or the socket is full.
 Result<> GrpcClient::Impl::flush() {
     while (true) {
         const uint8_t* data = nullptr;
-        const ssize_t size = nghttp2_session_mem_send(session, &data);
+        const ssize_t size = nghttp2_session_mem_send(session_, &data);
         if (size < 0) {
             return fail(Code::kInternal,
                         std::string("HTTP/2: ") + nghttp2_strerror(static_cast<int>(size)));
@@ -124,7 +87,7 @@ Result<> GrpcClient::Impl::receive() {
     if (n < 0 && (errno == EAGAIN || errno == EINTR)) return {};
     if (n <= 0)
         return fail(Code::kUnavailable, "the agent closed the connection", n < 0 ? errno : 0);
-    const ssize_t taken = nghttp2_session_mem_recv(session, buffer.data(), static_cast<size_t>(n));
+    const ssize_t taken = nghttp2_session_mem_recv(session_, buffer.data(), static_cast<size_t>(n));
     if (taken < 0) {
         return fail(Code::kInternal, std::string("the agent does not speak HTTP/2: ") +
                                          nghttp2_strerror(static_cast<int>(taken)));
@@ -169,8 +132,7 @@ Result<> GrpcClient::call(std::string_view path, const google::protobuf::Message
     if (impl_->broken) return fail(Code::kUnavailable, "the connection to the agent is broken");
     GrpcStream stream;
     ARCA_TRY(stream.request, frameRequest(request));
-    ARCA_CHECK(submitGrpcRequest(impl_->session, path, stream));
-    impl_->current = &stream;
+    ARCA_CHECK(impl_->submit(path, stream));
     const auto deadline =
         options.timeout ? Clock::now() + *options.timeout : Clock::time_point::max();
     Result<> result = impl_->flush();
@@ -180,8 +142,7 @@ Result<> GrpcClient::call(std::string_view path, const google::protobuf::Message
     }
     if (!result && !stream.closed) {
         // Nobody waits for this answer any more, and the session must not touch `stream` again.
-        (void)nghttp2_submit_rst_stream(impl_->session, NGHTTP2_FLAG_NONE, stream.id,
-                                        NGHTTP2_CANCEL);
+        impl_->cancel(stream);
         impl_->broken = result.error().code() == Code::kUnavailable || !impl_->flush();
     }
     impl_->current = nullptr;

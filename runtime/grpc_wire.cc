@@ -153,19 +153,54 @@ Result<> outcomeOf(const GrpcStream& stream, google::protobuf::MessageLite& resp
     return decodeResponse(stream.response, response);
 }
 
-Result<nghttp2_session*> newGrpcSession(nghttp2_session_callbacks* callbacks, void* user_data) {
-    nghttp2_session* session = nullptr;
-    const int made = nghttp2_session_client_new(&session, callbacks, user_data);
+Result<> GrpcSession::startSession() {
+    nghttp2_session_callbacks* callbacks = nullptr;
+    if (nghttp2_session_callbacks_new(&callbacks) != 0) {
+        return fail(Code::kInternal, "HTTP/2: no memory");
+    }
+    nghttp2_session_callbacks_set_on_header_callback(callbacks, &GrpcSession::onHeader);
+    nghttp2_session_callbacks_set_on_data_chunk_recv_callback(callbacks, &GrpcSession::onData);
+    nghttp2_session_callbacks_set_on_stream_close_callback(callbacks, &GrpcSession::onClose);
+    const int made = nghttp2_session_client_new(&session_, callbacks, this);
+    nghttp2_session_callbacks_del(callbacks);
     if (made != 0) return fail(Code::kInternal, std::string("HTTP/2: ") + nghttp2_strerror(made));
     const std::array<nghttp2_settings_entry, 3> settings{
         {{NGHTTP2_SETTINGS_ENABLE_PUSH, 0},
          {NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, kWindowBytes},
          {NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE, kMaxHeaderBytes}}};
     const int sent =
-        nghttp2_submit_settings(session, NGHTTP2_FLAG_NONE, settings.data(), settings.size());
-    if (sent == 0) return session;
-    nghttp2_session_del(session);
-    return fail(Code::kInternal, std::string("HTTP/2: ") + nghttp2_strerror(sent));
+        nghttp2_submit_settings(session_, NGHTTP2_FLAG_NONE, settings.data(), settings.size());
+    if (sent != 0) return fail(Code::kInternal, std::string("HTTP/2: ") + nghttp2_strerror(sent));
+    return {};
+}
+
+int GrpcSession::onHeader(nghttp2_session*, const nghttp2_frame* frame, const uint8_t* name,
+                          size_t name_size, const uint8_t* value, size_t value_size, uint8_t,
+                          void* self) {
+    GrpcStream* stream = static_cast<GrpcSession*>(self)->findStream(frame->hd.stream_id);
+    if (stream == nullptr) return 0;
+    const bool taken = stream->takeHeader({reinterpret_cast<const char*>(name), name_size},
+                                          {reinterpret_cast<const char*>(value), value_size});
+    return taken ? 0 : NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
+}
+
+int GrpcSession::onData(nghttp2_session* session, uint8_t, int32_t stream_id, const uint8_t* data,
+                        size_t size, void* self) {
+    GrpcStream* stream = static_cast<GrpcSession*>(self)->findStream(stream_id);
+    if (stream == nullptr || stream->takeData({reinterpret_cast<const char*>(data), size})) {
+        return 0;
+    }
+    return nghttp2_submit_rst_stream(session, NGHTTP2_FLAG_NONE, stream_id, NGHTTP2_CANCEL);
+}
+
+int GrpcSession::onClose(nghttp2_session*, int32_t stream_id, uint32_t error_code, void* self) {
+    auto* owner = static_cast<GrpcSession*>(self);
+    GrpcStream* stream = owner->findStream(stream_id);
+    if (stream == nullptr) return 0;
+    stream->closed = true;
+    stream->error_code = error_code;
+    owner->streamClosed(stream_id);
+    return 0;
 }
 
 Result<> submitGrpcRequest(nghttp2_session* session, std::string_view path, GrpcStream& stream) {

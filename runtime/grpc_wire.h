@@ -41,10 +41,35 @@ base::Result<std::string> frameRequest(const google::protobuf::MessageLite& requ
 // its answer.
 base::Result<> outcomeOf(const GrpcStream& stream, google::protobuf::MessageLite& response);
 
-// Makes a session of a client with the limits that all of ours have, its settings submitted.
-// `callbacks` stays the caller's.
-base::Result<nghttp2_session*> newGrpcSession(nghttp2_session_callbacks* callbacks,
-                                              void* user_data);
+// An HTTP/2 session of a client, with the limits that all of ours have. Whoever drives the
+// connection derives from it and moves the bytes.
+class GrpcSession {
+ public:
+    GrpcSession() = default;
+    GrpcSession(const GrpcSession&) = delete;
+    GrpcSession& operator=(const GrpcSession&) = delete;
+
+ protected:
+    ~GrpcSession() { nghttp2_session_del(session_); }
+
+    // Makes the session and submits its settings.
+    base::Result<> startSession();
+    // The call under way with this number, or nullptr.
+    virtual GrpcStream* findStream(int32_t stream_id) = 0;
+    // Has just been closed; its outcome stands in it.
+    virtual void streamClosed(int32_t stream_id) = 0;
+
+    nghttp2_session* session_ = nullptr;
+
+ private:
+    static int onHeader(nghttp2_session* session, const nghttp2_frame* frame, const uint8_t* name,
+                        size_t name_size, const uint8_t* value, size_t value_size, uint8_t flags,
+                        void* self);
+    static int onData(nghttp2_session* session, uint8_t flags, int32_t stream_id,
+                      const uint8_t* data, size_t size, void* self);
+    static int onClose(nghttp2_session* session, int32_t stream_id, uint32_t error_code,
+                       void* self);
+};
 
 // Submits a request for `path` whose body is `stream`, which must not move; sets stream.id.
 base::Result<> submitGrpcRequest(nghttp2_session* session, std::string_view path,

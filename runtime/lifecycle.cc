@@ -16,7 +16,6 @@
 #include "runtime/notify.h"
 #include "runtime/pid_file.h"
 #include "runtime/sockets.h"
-#include "spec/write.h"
 
 namespace arca::runtime {
 namespace {
@@ -118,7 +117,6 @@ ProcessRequest initRequest(const Context& context, const Bundle& bundle, const R
     ProcessRequest request;
     request.container_id = record.id;
     request.process_id = record.id;
-    if (record.sandbox == "local") request.configuration = spec::writeSpec(bundle.spec);
     request.spec = &bundle.spec;
     ProcessOptions options;
     options.bundle = bundle.path;

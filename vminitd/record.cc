@@ -2,8 +2,9 @@
 
 #include <fcntl.h>
 
-#include <cstdio>
 #include <nlohmann/json.hpp>
+
+#include "base/strings.h"
 
 namespace arca::vminitd {
 
@@ -108,12 +109,8 @@ std::string seccompListenerMessage(const spec::State& state, pid_t pid,
 
 std::string execFileStem(const std::string& id) {
     if (id.size() <= kLongestPlainStem) return id;
-    // FNV-1a. '~' cannot stand in an id, so no plain stem looks like this.
-    uint64_t hash = 0xcbf29ce484222325U;
-    for (const char c : id) hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3U;
-    char text[24];
-    (void)std::snprintf(text, sizeof text, "~%016llx", static_cast<unsigned long long>(hash));
-    return id.substr(0, kStemPrefix) + text;
+    // '~' cannot stand in an id, so no plain stem looks like this.
+    return id.substr(0, kStemPrefix) + "~" + base::fnv1aHex(id);
 }
 
 std::optional<FileStamp> stampOf(int dir_fd, const char* name) {

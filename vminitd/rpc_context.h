@@ -35,13 +35,69 @@ struct RpcState {
     std::shared_ptr<Proxies> proxies;  // null without a host
 };
 
-// A call that is held until something happens; shared by its reactor and the loop. The reactor
-// deletes itself after it was finished, so the loop touches it only while `open`.
-template <typename Reactor>
-struct HeldCall {
-    Reactor* reactor = nullptr;
-    Agent::WaitToken token = 0;
-    bool open = true;  // loop thread only
+// Runs `work(finish)` on the loop; whoever gets `finish` calls it once, with a Status.
+template <typename Work>
+ServerUnaryReactor* runOnLoop(const RpcServer::Parts& parts, CallbackServerContext* context,
+                              Work work) {
+    ServerUnaryReactor* reactor = context->DefaultReactor();
+    Activity& activity = parts.activity;
+    activity.begin();
+    parts.loop.post([reactor, &activity, held = std::make_shared<Work>(std::move(work))]() mutable {
+        (*held)([reactor, &activity](grpc::Status status) {
+            activity.end();
+            reactor->Finish(std::move(status));
+        });
+    });
+    return reactor;
+}
+
+// A call that is held until a process has ended. `Reactor` is the derived class: it has
+// `void ended(Result<ExitStatus>)`, called on the loop, at most once, which finishes the call.
+// `Base`: the kind of reactor that gRPC wants. Deletes itself in OnDone.
+template <typename Reactor, typename Base>
+class HeldReactor : public Base {
+ public:
+    explicit HeldReactor(const RpcServer::Parts& parts)
+        : parts_(parts), call_(std::make_shared<Call>()) {}
+
+    // The last thing that the derived class's constructor does: the loop may answer at once.
+    void wait(ProcessKey key) {
+        call_->reactor = static_cast<Reactor*>(this);
+        parts_.activity.begin();
+        parts_.loop.post([parts = parts_, call = call_, key = std::move(key)] {
+            if (!call->open) return;
+            call->token =
+                parts.agent.waitProcess(key, [parts, call](base::Result<ExitStatus> status) {
+                    if (!call->open) return;
+                    call->open = false;
+                    parts.activity.end();
+                    call->reactor->ended(std::move(status));
+                });
+        });
+    }
+
+    void OnCancel() override {
+        parts_.loop.post([parts = parts_, call = call_] {
+            if (!call->open) return;
+            parts.agent.forgetWait(call->token);
+            call->open = false;
+            parts.activity.end();
+            call->reactor->Finish(grpc::Status::CANCELLED);
+        });
+    }
+    void OnDone() override { delete this; }
+
+ private:
+    // Shared with the loop. The reactor deletes itself after it was finished, so the loop touches
+    // it only while `open`.
+    struct Call {
+        Reactor* reactor = nullptr;
+        Agent::WaitToken token = 0;
+        bool open = true;  // loop thread only
+    };
+
+    RpcServer::Parts parts_;
+    std::shared_ptr<Call> call_;
 };
 
 class ContextService : public wire::SandboxContext::CallbackService {
@@ -138,20 +194,9 @@ class ContextService : public wire::SandboxContext::CallbackService {
                                        wire::StopVsockProxyResponse* response) override;
 
  private:
-    // Runs `work(finish)` on the loop; whoever gets `finish` calls it once, with a Status.
     template <typename Work>
     ServerUnaryReactor* onLoop(CallbackServerContext* context, Work work) {
-        ServerUnaryReactor* reactor = context->DefaultReactor();
-        Activity& activity = parts_.activity;
-        activity.begin();
-        parts_.loop.post(
-            [reactor, &activity, held = std::make_shared<Work>(std::move(work))]() mutable {
-                (*held)([reactor, &activity](grpc::Status status) {
-                    activity.end();
-                    reactor->Finish(std::move(status));
-                });
-            });
-        return reactor;
+        return runOnLoop(parts_, context, std::move(work));
     }
 
     // Runs `work` on a thread of the pool. Request and response are there until it has given its

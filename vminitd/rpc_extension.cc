@@ -16,45 +16,18 @@ using grpc::StatusCode;
 
 namespace {
 
-class EventsReactor : public grpc::ServerWriteReactor<ext::Event> {
+class EventsReactor : public HeldReactor<EventsReactor, grpc::ServerWriteReactor<ext::Event>> {
  public:
-    EventsReactor(const RpcServer::Parts& parts, std::string container_id)
-        : parts_(parts), call_(std::make_shared<HeldCall<EventsReactor>>()) {
-        call_->reactor = this;
+    EventsReactor(const RpcServer::Parts& parts, const std::string& container_id)
+        : HeldReactor(parts) {
         event_.set_container_id(container_id);
-        parts_.activity.begin();
-        parts_.loop.post([parts, call = call_, id = std::move(container_id)] {
-            if (!call->open) return;
-            call->token = parts.agent.waitProcess(
-                ProcessKey{id, id}, [parts, call](Result<ExitStatus> status) {
-                    if (!call->open) return;
-                    if (!status && status.error().code() != Code::kUnavailable) {
-                        return close(parts, *call, plainStatus(status.error()));
-                    }
-                    call->reactor->exited(status);
-                    call->open = false;
-                    parts.activity.end();
-                });
-        });
+        wait(ProcessKey{container_id, container_id});
     }
 
-    void OnCancel() override {
-        parts_.loop.post([parts = parts_, call = call_] {
-            if (!call->open) return;
-            parts.agent.forgetWait(call->token);
-            close(parts, *call, Status::CANCELLED);
-        });
-    }
-    void OnDone() override { delete this; }
-
- private:
-    static void close(const RpcServer::Parts& parts, HeldCall<EventsReactor>& call, Status status) {
-        call.open = false;
-        parts.activity.end();
-        call.reactor->Finish(std::move(status));
-    }
-
-    void exited(const Result<ExitStatus>& status) {
+    void ended(const Result<ExitStatus>& status) {
+        if (!status && status.error().code() != Code::kUnavailable) {
+            return Finish(plainStatus(status.error()));
+        }
         event_.set_kind(ext::Event::EXIT);
         if (status) {
             event_.set_exit_code(status->code);
@@ -65,9 +38,8 @@ class EventsReactor : public grpc::ServerWriteReactor<ext::Event> {
         StartWriteAndFinish(&event_, grpc::WriteOptions(), Status::OK);
     }
 
-    RpcServer::Parts parts_;
+ private:
     ext::Event event_;
-    std::shared_ptr<HeldCall<EventsReactor>> call_;
 };
 
 // Answers when all is written and unmounted; the answer on its way, the VM goes.

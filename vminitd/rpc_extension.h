@@ -39,18 +39,14 @@ class ExtensionService : public ext::SandboxExtension::CallbackService {
                                                  const ext::EventsRequest* request) override;
 
  private:
+    // The same for work that ends in a Result.
     template <typename Work>
     ServerUnaryReactor* onLoop(CallbackServerContext* context, Work work) {
-        ServerUnaryReactor* reactor = context->DefaultReactor();
-        Activity& activity = parts_.activity;
-        activity.begin();
-        parts_.loop.post([reactor, &activity, work = std::move(work)] {
-            work([reactor, &activity](base::Result<> result) {
-                activity.end();
-                reactor->Finish(result ? grpc::Status::OK : plainStatus(result.error()));
+        return runOnLoop(parts_, context, [work = std::move(work)](auto finish) {
+            work([finish](const base::Result<>& result) {
+                finish(result ? grpc::Status::OK : plainStatus(result.error()));
             });
         });
-        return reactor;
     }
 
     RpcServer::Parts parts_;

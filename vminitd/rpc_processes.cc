@@ -23,49 +23,26 @@ ProcessKey keyOf(const Request& request) {
     return key;
 }
 
-class WaitReactor : public ServerUnaryReactor {
+class WaitReactor : public HeldReactor<WaitReactor, ServerUnaryReactor> {
  public:
     WaitReactor(const RpcServer::Parts& parts, ProcessKey key, wire::WaitProcessResponse* response)
-        : parts_(parts), call_(std::make_shared<HeldCall<WaitReactor>>()) {
-        call_->reactor = this;
-        parts_.activity.begin();
-        parts_.loop.post([parts, call = call_, key = std::move(key), response] {
-            if (!call->open) return;
-            const auto token = parts.agent.waitProcess(key, [parts, call,
-                                                             response](Result<ExitStatus> status) {
-                if (!call->open) return;
-                if (!status) {
-                    return close(parts, *call,
-                                 processStatus("waitProcess", "wait on process", status.error()));
-                }
-                constexpr int64_t kNsPerSecond = 1'000'000'000;
-                response->set_exitcode(status->code);
-                setTime(*response->mutable_exited_at(), status->at_ns / kNsPerSecond,
-                        status->at_ns % kNsPerSecond);
-                close(parts, *call, Status::OK);
-            });
-            call->token = token;
-        });
+        : HeldReactor(parts), response_(response) {
+        wait(std::move(key));
     }
 
-    void OnCancel() override {
-        parts_.loop.post([parts = parts_, call = call_] {
-            if (!call->open) return;
-            parts.agent.forgetWait(call->token);
-            close(parts, *call, Status::CANCELLED);
-        });
+    void ended(const Result<ExitStatus>& status) {
+        if (!status) {
+            return Finish(processStatus("waitProcess", "wait on process", status.error()));
+        }
+        constexpr int64_t kNsPerSecond = 1'000'000'000;
+        response_->set_exitcode(status->code);
+        setTime(*response_->mutable_exited_at(), status->at_ns / kNsPerSecond,
+                status->at_ns % kNsPerSecond);
+        Finish(Status::OK);
     }
-    void OnDone() override { delete this; }
 
  private:
-    static void close(const RpcServer::Parts& parts, HeldCall<WaitReactor>& call, Status status) {
-        call.open = false;
-        parts.activity.end();
-        call.reactor->Finish(std::move(status));
-    }
-
-    RpcServer::Parts parts_;
-    std::shared_ptr<HeldCall<WaitReactor>> call_;
+    wire::WaitProcessResponse* response_;
 };
 
 }  // namespace

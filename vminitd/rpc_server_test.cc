@@ -49,8 +49,8 @@ struct Sandbox {
     Sandbox() {
         cgroup_fs.populate = [](FakeCgroupFs& fs, const std::string& dir) {
             fs.files[dir + "/cgroup.procs"] = "";
-            for (const char* file : {"freezer.state", "devices.allow", "devices.deny",
-                                     "memory.limit_in_bytes"}) {
+            for (const char* file :
+                 {"freezer.state", "devices.allow", "devices.deny", "memory.limit_in_bytes"}) {
                 fs.files[dir + "/" + file] = "";
             }
         };
@@ -70,8 +70,7 @@ struct Sandbox {
         base::UniqueFd client(::fcntl(pair->first.get(), F_DUPFD_CLOEXEC, 3));
         base::UniqueFd server(::fcntl(pair->second.get(), F_DUPFD_CLOEXEC, 3));
         (void)::fcntl(client.get(), F_SETFL, O_NONBLOCK);
-        rpc = std::make_unique<RpcServer>(
-            RpcServer::Parts{*loop, *agent, environment, activity});
+        rpc = std::make_unique<RpcServer>(RpcServer::Parts{*loop, *agent, environment, activity});
         rpc->serve(std::move(server));
         channel = grpc::CreateInsecureChannelFromFd("agent", client.release());
         stub = wire_api::SandboxContext::NewStub(channel);
@@ -93,10 +92,7 @@ struct Sandbox {
     json config() const {
         return {{"ociVersion", ""},
                 {"root", {{"path", rootfs.path()}}},
-                {"process",
-                 {{"args", {"true"}},
-                  {"cwd", "/"},
-                  {"user", {{"uid", 0}, {"gid", 0}}}}},
+                {"process", {{"args", {"true"}}, {"cwd", "/"}, {"user", {{"uid", 0}, {"gid", 0}}}}},
                 {"linux", {{"namespaces", {{{"type", "pid"}, {"path", ""}}}}}}};
     }
     grpc::Status create(const std::string& id, const std::string& container,
@@ -143,24 +139,27 @@ struct Sandbox {
     grpc::Status remove(const std::string& id, const std::string& container) {
         wire_api::DeleteProcessResponse response;
         grpc::ClientContext context;
-        return stub->DeleteProcess(
-            &context, request<wire_api::DeleteProcessRequest>(id, container), &response);
+        return stub->DeleteProcess(&context, request<wire_api::DeleteProcessRequest>(id, container),
+                                   &response);
     }
     grpc::Status wait(const std::string& id, const std::string& container,
                       wire_api::WaitProcessResponse& response, int deadline_ms = 10'000) {
         grpc::ClientContext context;
         context.set_deadline(std::chrono::system_clock::now() +
                              std::chrono::milliseconds(deadline_ms));
-        return stub->WaitProcess(
-            &context, request<wire_api::WaitProcessRequest>(id, container), &response);
+        return stub->WaitProcess(&context, request<wire_api::WaitProcessRequest>(id, container),
+                                 &response);
     }
     // Nothing on disk, nothing in the cgroups.
     bool nothingLeft(const std::string& id) {
         struct stat st {};
         const std::string guest = id + "/guest";
         return ::fstatat(state.fd(), guest.c_str(), &st, 0) != 0 &&
-               cgroup_fs.dirs == std::set<std::string>{"/cg", "/cg/freezer", "/cg/devices",
-                                                       "/cg/memory", "/cg/freezer/container",
+               cgroup_fs.dirs == std::set<std::string>{"/cg",
+                                                       "/cg/freezer",
+                                                       "/cg/devices",
+                                                       "/cg/memory",
+                                                       "/cg/freezer/container",
                                                        "/cg/devices/container",
                                                        "/cg/memory/container"};
     }

@@ -15,7 +15,6 @@
 #include "runtime/lifecycle.h"
 #include "runtime/pid_file.h"
 #include "runtime/sockets.h"
-#include "spec/write.h"
 
 namespace arca::runtime {
 namespace {
@@ -79,7 +78,6 @@ Result<ProcessRequest> execRequest(const Context& context, const Container& cont
     wrapper.ociVersion = container.record.oci_version;
     wrapper.root = spec::Root{container.record.rootfs, false};
     wrapper.process = std::move(process);
-    request.configuration = spec::writeSpec(wrapper);
     request.spec = &wrapper;
     request.options = writeOptions(options);
     request.inherited_fds = context.fds.count;

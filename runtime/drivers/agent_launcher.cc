@@ -7,7 +7,6 @@
 #include <unistd.h>
 
 #include <cerrno>
-#include <cstdio>
 #include <ctime>
 #include <vector>
 
@@ -125,18 +124,13 @@ Result<uint64_t> fileIdentity(const char* path) {
 }  // namespace
 
 Result<std::string> agentKey() {
-    uint64_t hash = 0xcbf29ce484222325ULL;  // FNV-1a, by bytes
+    std::string numbers;
     for (const char* path : {"/proc/self/ns/mnt", "/proc/self/ns/pid", "/proc/self/ns/user",
                              "/proc/self/ns/cgroup", "/"}) {
-        ARCA_TRY(uint64_t number, fileIdentity(path));
-        for (int i = 0; i < 8; ++i) {
-            hash = (hash ^ (number & 0xffU)) * 0x100000001b3ULL;
-            number >>= 8U;
-        }
+        ARCA_TRY(const uint64_t number, fileIdentity(path));
+        numbers.append(reinterpret_cast<const char*>(&number), sizeof number);
     }
-    char text[17];
-    (void)std::snprintf(text, sizeof text, "%016llx", static_cast<unsigned long long>(hash));
-    return std::string(text);
+    return base::fnv1aHex(numbers);
 }
 
 Result<UniqueFd> connectAgent(int root_fd, const std::string& key) {

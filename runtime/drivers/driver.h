@@ -40,10 +40,10 @@ enum class Stdio {
 
 struct ProcessRequest {
     std::string container_id;
-    std::string process_id;     // equal to container_id: the init
-    std::string configuration;  // config.json, paths absolute; of an exec only `process` counts
-    const spec::Spec* spec = nullptr;  // the same, parsed; borrowed
-    std::string options;               // JSON: bundle, no_pivot, no_new_keyring, preserve_fds, ...
+    std::string process_id;  // equal to container_id: the init
+    // config.json, paths absolute; of an exec only `process` counts. Borrowed.
+    const spec::Spec* spec = nullptr;
+    std::string options;  // JSON: bundle, no_pivot, no_new_keyring, preserve_fds, ...
     Stdio stdio = Stdio::kInherit;
     int inherited_fds = 0;  // descriptors 3..3+N-1 go to the program
     // Runs the prestart and createRuntime hooks, given the init's pid. May be empty for an exec.

@@ -9,7 +9,6 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 
-#include "arca_extension.pb.h"
 #include "base/error_texts.h"
 #include "base/files.h"
 #include "base/log.h"
@@ -18,9 +17,10 @@
 #include "runtime/body.h"
 #include "runtime/drivers/agent_launcher.h"
 #include "runtime/freezer.h"
-#include "runtime/statistics.h"
+#include "runtime/rpc_names.h"
 #include "sandbox_context.pb.h"
 #include "spec/parse.h"
+#include "spec/write.h"
 
 namespace arca::runtime {
 namespace {
@@ -31,10 +31,6 @@ using base::Result;
 using base::UniqueFd;
 using proto::BodyMessage;
 namespace context_api = com::apple::containerization::sandbox::v3;
-namespace extension_api = arca::sandbox::v1;
-
-#define ARCA_CONTEXT_RPC(name) "/com.apple.containerization.sandbox.v3.SandboxContext/" name
-#define ARCA_EXTENSION_RPC(name) "/arca.sandbox.v1.SandboxExtension/" name
 
 constexpr char kGuestDir[] = "guest";
 constexpr char kGateSocket[] = "gate.sock";
@@ -158,12 +154,6 @@ Result<> LocalDriver::connect() {
     return {};
 }
 
-void LocalDriver::watchInterrupts(CallOptions& options) const {
-    if (signals_ == nullptr) return;
-    options.watches.push_back(
-        {signals_->interruptFd(), [signals = signals_] { return signals->checkInterrupt(); }});
-}
-
 Result<> LocalDriver::call(std::string_view path, const google::protobuf::MessageLite& request,
                            google::protobuf::MessageLite& response) {
     constexpr int kTries = 2;
@@ -177,14 +167,6 @@ Result<> LocalDriver::call(std::string_view path, const google::protobuf::Messag
         }
         return fail(agentError(done.error()));
     }
-}
-
-template <typename Request, typename Response>
-Result<> LocalDriver::callFor(std::string_view path, const std::string& container_id) {
-    Request request;
-    Response response;
-    request.set_container_id(container_id);
-    return call(path, request, response);
 }
 
 Result<MadeProcess> LocalDriver::createProcess(const ProcessRequest& request) {
@@ -210,7 +192,7 @@ Result<MadeProcess> LocalDriver::tryCreate(const ProcessRequest& request, bool& 
     context_api::CreateProcessResponse response;
     message.set_id(request.process_id);
     message.set_containerid(request.container_id);
-    message.set_configuration(request.configuration);
+    message.set_configuration(spec::writeSpec(*request.spec));
     message.set_options(request.options);
     CallOptions options;
     options.timeout = std::nullopt;  // hooks may take any time; a dead agent ends the call
@@ -292,44 +274,6 @@ Result<> LocalDriver::signalInit(const ContainerDir& dir, const Record& record, 
     // The v1 freezer holds even SIGKILL back.
     if (signal_number == SIGKILL) return thaw(freezerPaths(dir));
     return {};
-}
-
-Result<std::vector<pid_t>> LocalDriver::listProcesses(const std::string& container_id) {
-    extension_api::ListProcessesRequest request;
-    extension_api::ListProcessesResponse response;
-    request.set_container_id(container_id);
-    ARCA_CHECK(call(ARCA_EXTENSION_RPC("ListProcesses"), request, response));
-    return std::vector<pid_t>(response.pids().begin(), response.pids().end());
-}
-
-Result<> LocalDriver::pause(const std::string& container_id) {
-    return callFor<extension_api::PauseRequest, extension_api::PauseResponse>(
-        ARCA_EXTENSION_RPC("Pause"), container_id);
-}
-
-Result<> LocalDriver::resume(const std::string& container_id) {
-    return callFor<extension_api::ResumeRequest, extension_api::ResumeResponse>(
-        ARCA_EXTENSION_RPC("Resume"), container_id);
-}
-
-Result<> LocalDriver::update(const std::string& container_id, const std::string& resources) {
-    extension_api::UpdateRequest request;
-    extension_api::UpdateResponse response;
-    request.set_container_id(container_id);
-    request.set_resources(resources);
-    return call(ARCA_EXTENSION_RPC("Update"), request, response);
-}
-
-Result<Driver::Statistics> LocalDriver::statistics(const std::string& container_id) {
-    context_api::ContainerStatisticsRequest request;
-    context_api::ContainerStatisticsResponse response;
-    request.add_container_ids(container_id);
-    ARCA_CHECK(call(ARCA_CONTEXT_RPC("ContainerStatistics"), request, response));
-    if (response.containers_size() != 1) {
-        return fail(Code::kInternal, "the agent has no statistics of this container");
-    }
-    const context_api::ContainerStats& stats = response.containers(0);
-    return Statistics{statisticsJson(stats), stats.memory_events().oom_kill()};
 }
 
 Result<Status> LocalDriver::status(const ContainerDir& dir, const Record& record) {

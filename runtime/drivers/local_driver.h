@@ -4,17 +4,14 @@
 
 #include <google/protobuf/message_lite.h>
 
-#include <memory>
 #include <string>
 #include <string_view>
-#include <vector>
 
-#include "runtime/drivers/driver.h"
-#include "runtime/grpc_client.h"
+#include "runtime/drivers/agent_driver.h"
 
 namespace arca::runtime {
 
-class LocalDriver : public Driver {
+class LocalDriver : public AgentDriver {
  public:
     explicit LocalDriver(int root_fd) : root_fd_(root_fd) {}
 
@@ -25,32 +22,21 @@ class LocalDriver : public Driver {
                                  const std::string& process_id) override;
     base::Result<> signalInit(const ContainerDir& dir, const Record& record,
                               int signal_number) override;
-    base::Result<std::vector<pid_t>> listProcesses(const std::string& container_id) override;
-    base::Result<> pause(const std::string& container_id) override;
-    base::Result<> resume(const std::string& container_id) override;
-    base::Result<> update(const std::string& container_id, const std::string& resources) override;
-    base::Result<Statistics> statistics(const std::string& container_id) override;
     base::Result<Status> status(const ContainerDir& dir, const Record& record) override;
     base::Result<spec::Spec> configuration(const ContainerDir& dir) override;
     base::Result<> endByForce(const Record& record) override;
     base::Result<> signalProcess(pid_t pid, int signal_number) override;
     [[nodiscard]] bool sharesPids() const override { return true; }
-    void disconnect() override { client_.reset(); }
 
  private:
     base::Result<> connect();
     base::Result<MadeProcess> tryCreate(const ProcessRequest& request, bool& hooks_began);
     // A call that may be made twice: once more, to a new agent, when the agent dies.
     base::Result<> call(std::string_view path, const google::protobuf::MessageLite& request,
-                        google::protobuf::MessageLite& response);
-    // The same for calls with only a container's id in the request.
-    template <typename Request, typename Response>
-    base::Result<> callFor(std::string_view path, const std::string& container_id);
-    void watchInterrupts(CallOptions& options) const;
+                        google::protobuf::MessageLite& response) override;
 
     int root_fd_;  // borrowed
     std::string key_;
-    std::unique_ptr<GrpcClient> client_;
 };
 
 }  // namespace arca::runtime

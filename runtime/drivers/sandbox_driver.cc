@@ -28,7 +28,7 @@
 #include "proto/monitor_protocol.h"
 #include "runtime/drivers/strict_spec.h"
 #include "runtime/drivers/vm_config.h"
-#include "runtime/statistics.h"
+#include "runtime/rpc_names.h"
 #include "sandbox_context.pb.h"
 #include "spec/parse.h"
 #include "spec/write.h"
@@ -45,9 +45,6 @@ namespace context_api = com::apple::containerization::sandbox::v3;
 namespace extension_api = arca::sandbox::v1;
 
 namespace {
-
-#define ARCA_CONTEXT_RPC(name) "/com.apple.containerization.sandbox.v3.SandboxContext/" name
-#define ARCA_EXTENSION_RPC(name) "/arca.sandbox.v1.SandboxExtension/" name
 
 constexpr std::chrono::seconds kMostDialLimit{10};
 // Of the monitor, which may itself be waiting for the guest.
@@ -198,20 +195,6 @@ Result<> SandboxDriver::call(std::string_view path, const google::protobuf::Mess
     if (done) return done;
     if (done.error().code() == Code::kUnavailable) client_.reset();
     return fail(agentError(done.error()));
-}
-
-template <typename Request, typename Response>
-Result<> SandboxDriver::callFor(std::string_view path, const std::string& container_id) {
-    Request request;
-    Response response;
-    request.set_container_id(container_id);
-    return call(path, request, response);
-}
-
-void SandboxDriver::watchInterrupts(CallOptions& options) const {
-    if (signals_ == nullptr) return;
-    options.watches.push_back(
-        {signals_->interruptFd(), [signals = signals_] { return signals->checkInterrupt(); }});
 }
 
 // ---- create ----
@@ -527,44 +510,6 @@ Result<> SandboxDriver::signalProcess(pid_t pid, int signal_number) {
     request.set_pid(pid);
     request.set_signal(signal_number);
     return call(ARCA_CONTEXT_RPC("Kill"), request, response);
-}
-
-Result<std::vector<pid_t>> SandboxDriver::listProcesses(const std::string& container_id) {
-    extension_api::ListProcessesRequest request;
-    extension_api::ListProcessesResponse response;
-    request.set_container_id(container_id);
-    ARCA_CHECK(call(ARCA_EXTENSION_RPC("ListProcesses"), request, response));
-    return std::vector<pid_t>(response.pids().begin(), response.pids().end());
-}
-
-Result<> SandboxDriver::pause(const std::string& container_id) {
-    return callFor<extension_api::PauseRequest, extension_api::PauseResponse>(
-        ARCA_EXTENSION_RPC("Pause"), container_id);
-}
-
-Result<> SandboxDriver::resume(const std::string& container_id) {
-    return callFor<extension_api::ResumeRequest, extension_api::ResumeResponse>(
-        ARCA_EXTENSION_RPC("Resume"), container_id);
-}
-
-Result<> SandboxDriver::update(const std::string& container_id, const std::string& resources) {
-    extension_api::UpdateRequest request;
-    extension_api::UpdateResponse response;
-    request.set_container_id(container_id);
-    request.set_resources(resources);
-    return call(ARCA_EXTENSION_RPC("Update"), request, response);
-}
-
-Result<Driver::Statistics> SandboxDriver::statistics(const std::string& container_id) {
-    context_api::ContainerStatisticsRequest request;
-    context_api::ContainerStatisticsResponse response;
-    request.add_container_ids(container_id);
-    ARCA_CHECK(call(ARCA_CONTEXT_RPC("ContainerStatistics"), request, response));
-    if (response.containers_size() != 1) {
-        return fail(Code::kInternal, "the guest has no statistics of this container");
-    }
-    const context_api::ContainerStats& stats = response.containers(0);
-    return Statistics{statisticsJson(stats), stats.memory_events().oom_kill()};
 }
 
 Result<Status> SandboxDriver::status(const ContainerDir& dir, const Record& record) {

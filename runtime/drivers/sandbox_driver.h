@@ -6,21 +6,18 @@
 
 #include <google/protobuf/message_lite.h>
 
-#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
-#include <vector>
 
-#include "runtime/drivers/driver.h"
+#include "runtime/drivers/agent_driver.h"
 #include "runtime/drivers/guest_spec.h"
 #include "runtime/drivers/sandbox_folder.h"
 #include "runtime/drivers/stand_in.h"
-#include "runtime/grpc_client.h"
 
 namespace arca::runtime {
 
-class SandboxDriver : public Driver {
+class SandboxDriver : public AgentDriver {
  public:
     explicit SandboxDriver(const SandboxChoice& choice);
 
@@ -33,16 +30,10 @@ class SandboxDriver : public Driver {
                               int signal_number) override;
     base::Result<> endByForce(const Record& record) override;
     base::Result<> signalProcess(pid_t pid, int signal_number) override;
-    base::Result<std::vector<pid_t>> listProcesses(const std::string& container_id) override;
-    base::Result<> pause(const std::string& container_id) override;
-    base::Result<> resume(const std::string& container_id) override;
-    base::Result<> update(const std::string& container_id, const std::string& resources) override;
-    base::Result<Statistics> statistics(const std::string& container_id) override;
     base::Result<Status> status(const ContainerDir& dir, const Record& record) override;
     base::Result<spec::Spec> configuration(const ContainerDir& dir) override;
     [[nodiscard]] bool sharesPids() const override { return false; }
     std::string lossReason() override;
-    void disconnect() override { client_.reset(); }
 
  private:
     struct Ports {
@@ -60,9 +51,7 @@ class SandboxDriver : public Driver {
     [[nodiscard]] std::string address() const;
     base::Result<> connect();
     base::Result<> call(std::string_view path, const google::protobuf::MessageLite& request,
-                        google::protobuf::MessageLite& response);
-    template <typename Request, typename Response>
-    base::Result<> callFor(std::string_view path, const std::string& container_id);
+                        google::protobuf::MessageLite& response) override;
     base::Result<GuestSpec> guestSpec(const ProcessRequest& request);
     base::Result<std::string> guestNamespace(const std::string& path);
     base::Result<> mountRootfs(const std::string& container_id, const std::string& source);
@@ -73,14 +62,12 @@ class SandboxDriver : public Driver {
                                  const Ports& ports, Attachment& attachment);
     base::Result<> saveConfiguration(const std::string& container_id, const spec::Spec& spec);
     base::Result<> release(const std::string& container_id);
-    void watchInterrupts(CallOptions& options) const;
 
     std::string kind_;
     std::string sandbox_id_;
     int root_fd_;  // borrowed
     const Settings* settings_;
     SandboxFolder folder_;
-    std::unique_ptr<GrpcClient> client_;
 };
 
 }  // namespace arca::runtime

@@ -8,7 +8,6 @@
 
 #include <cerrno>
 #include <cstdint>
-#include <cstdio>
 #include <ctime>
 #include <vector>
 
@@ -32,14 +31,6 @@ using base::UniqueFd;
 constexpr char kFolder[] = "@vm";  // '@' cannot begin a container id
 constexpr char kLockFile[] = "lock";
 constexpr char kLogFile[] = "monitor.log";
-
-std::string keyOf(const std::string& id) {
-    uint64_t hash = 0xcbf29ce484222325ULL;  // FNV-1a
-    for (const char c : id) hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3ULL;
-    char text[17];
-    (void)std::snprintf(text, sizeof text, "%016llx", static_cast<unsigned long long>(hash));
-    return text;
-}
 
 // Its monitor holds this lock for as long as it lives.
 Result<UniqueFd> takeLock(int dir_fd, std::chrono::milliseconds patience) {
@@ -76,7 +67,7 @@ Result<> spawnMonitor(const Program& program, UniqueFd listener, int dir_fd, int
 }  // namespace
 
 SandboxFolder::SandboxFolder(int root_fd, const std::string& sandbox_id)
-    : root_fd_(root_fd), path_(std::string(kFolder) + "/" + keyOf(sandbox_id)) {}
+    : root_fd_(root_fd), path_(std::string(kFolder) + "/" + base::fnv1aHex(sandbox_id)) {}
 
 Result<> SandboxFolder::open() {
     if (dir_.valid()) return {};

@@ -33,7 +33,6 @@ GrpcChannel::GrpcChannel(base::EventLoop& loop, base::UniqueFd socket, Broken br
 
 GrpcChannel::~GrpcChannel() {
     *alive_ = false;
-    nghttp2_session_del(session_);
 }
 
 Result<std::unique_ptr<GrpcChannel>> GrpcChannel::open(base::EventLoop& loop, base::UniqueFd socket,
@@ -46,17 +45,7 @@ Result<std::unique_ptr<GrpcChannel>> GrpcChannel::open(base::EventLoop& loop, ba
 }
 
 Result<> GrpcChannel::start() {
-    nghttp2_session_callbacks* callbacks = nullptr;
-    if (nghttp2_session_callbacks_new(&callbacks) != 0) {
-        return fail(Code::kInternal, "HTTP/2: no memory");
-    }
-    nghttp2_session_callbacks_set_on_header_callback(callbacks, &GrpcChannel::onHeader);
-    nghttp2_session_callbacks_set_on_data_chunk_recv_callback(callbacks, &GrpcChannel::onData);
-    nghttp2_session_callbacks_set_on_stream_close_callback(callbacks, &GrpcChannel::onClose);
-    auto session = newGrpcSession(callbacks, this);
-    nghttp2_session_callbacks_del(callbacks);
-    if (!session) return fail(std::move(session).error());
-    session_ = *session;
+    ARCA_CHECK(startSession());
     ARCA_TRY(watch_, base::Watch::make(loop_, socket_.get(), EPOLLIN,
                                        [this](uint32_t events) { ready(events); }));
     return flush();
@@ -173,36 +162,14 @@ void GrpcChannel::breakOff(const Error& error) {
     if (broken) broken(error);
 }
 
-int GrpcChannel::onHeader(nghttp2_session*, const nghttp2_frame* frame, const uint8_t* name,
-                          size_t name_size, const uint8_t* value, size_t value_size, uint8_t,
-                          void* channel) {
-    auto& calls = static_cast<GrpcChannel*>(channel)->calls_;
-    const auto found = calls.find(frame->hd.stream_id);
-    if (found == calls.end()) return 0;
-    const bool taken =
-        found->second->stream.takeHeader({reinterpret_cast<const char*>(name), name_size},
-                                         {reinterpret_cast<const char*>(value), value_size});
-    return taken ? 0 : NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
+GrpcStream* GrpcChannel::findStream(int32_t stream_id) {
+    const auto found = calls_.find(stream_id);
+    return found == calls_.end() ? nullptr : &found->second->stream;
 }
 
-int GrpcChannel::onData(nghttp2_session* session, uint8_t, int32_t stream_id, const uint8_t* data,
-                        size_t size, void* channel) {
-    auto& calls = static_cast<GrpcChannel*>(channel)->calls_;
-    const auto found = calls.find(stream_id);
-    if (found == calls.end()) return 0;
-    if (found->second->stream.takeData({reinterpret_cast<const char*>(data), size})) return 0;
-    return nghttp2_submit_rst_stream(session, NGHTTP2_FLAG_NONE, stream_id, NGHTTP2_CANCEL);
-}
-
-int GrpcChannel::onClose(nghttp2_session*, int32_t stream_id, uint32_t error_code, void* channel) {
-    auto* self = static_cast<GrpcChannel*>(channel);
-    const auto found = self->calls_.find(stream_id);
-    if (found == self->calls_.end()) return 0;
-    found->second->stream.closed = true;
-    found->second->stream.error_code = error_code;
-    self->closed_.push_back(found->second);
-    self->calls_.erase(found);
-    return 0;
+void GrpcChannel::streamClosed(int32_t stream_id) {
+    // Told after the session has returned: whoever is told may start another call.
+    closed_.push_back(std::move(calls_.extract(stream_id).mapped()));
 }
 
 }  // namespace arca::runtime

@@ -21,7 +21,7 @@
 
 namespace arca::runtime {
 
-class GrpcChannel {
+class GrpcChannel final : private GrpcSession {
  public:
     using Broken = std::function<void(const base::Error&)>;
     template <typename Response>
@@ -32,8 +32,6 @@ class GrpcChannel {
     static base::Result<std::unique_ptr<GrpcChannel>> open(base::EventLoop& loop,
                                                            base::UniqueFd socket, Broken broken);
     ~GrpcChannel();
-    GrpcChannel(const GrpcChannel&) = delete;
-    GrpcChannel& operator=(const GrpcChannel&) = delete;
 
     // Calls `path`. `answer` is called once, always from the loop and never from inside this
     // function. `timeout`: kDeadlineExceeded then; nullopt only for WaitProcess.
@@ -71,18 +69,12 @@ class GrpcChannel {
     void finishClosed();
     void breakOff(const base::Error& error);
 
-    static int onHeader(nghttp2_session* session, const nghttp2_frame* frame, const uint8_t* name,
-                        size_t name_size, const uint8_t* value, size_t value_size, uint8_t flags,
-                        void* channel);
-    static int onData(nghttp2_session* session, uint8_t flags, int32_t stream_id,
-                      const uint8_t* data, size_t size, void* channel);
-    static int onClose(nghttp2_session* session, int32_t stream_id, uint32_t error_code,
-                       void* channel);
+    GrpcStream* findStream(int32_t stream_id) override;
+    void streamClosed(int32_t stream_id) override;
 
     base::EventLoop& loop_;
     base::UniqueFd socket_;
     Broken broken_;
-    nghttp2_session* session_ = nullptr;
     std::map<int32_t, CallPtr> calls_;
     std::vector<CallPtr> closed_;  // ended inside a callback; told afterwards
     std::string unsent_;

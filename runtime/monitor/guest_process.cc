@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "base/log.h"
+#include "runtime/rpc_names.h"
 #include "sandbox_context.pb.h"
 
 namespace arca::runtime {
@@ -23,8 +24,6 @@ using proto::LeasePacket;
 namespace wire = com::apple::containerization::sandbox::v3;
 
 namespace {
-
-#define ARCA_CONTEXT_RPC(name) "/com.apple.containerization.sandbox.v3.SandboxContext/" name
 
 constexpr std::chrono::milliseconds kOutputPatience{2'000};
 constexpr std::chrono::milliseconds kKillPatience{5'000};

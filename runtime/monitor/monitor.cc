@@ -14,6 +14,7 @@
 #include "base/log.h"
 #include "base/socket.h"
 #include "proto/monitor_protocol.h"
+#include "runtime/rpc_names.h"
 #include "sandbox_context.pb.h"
 
 namespace arca::runtime {
@@ -26,8 +27,6 @@ using base::UniqueFd;
 namespace wire = com::apple::containerization::sandbox::v3;
 
 namespace {
-
-#define ARCA_CONTEXT_RPC(name) "/com.apple.containerization.sandbox.v3.SandboxContext/" name
 
 constexpr std::chrono::milliseconds kSyncLimit{2'000};
 constexpr std::chrono::milliseconds kIdleLimit{15'000};
