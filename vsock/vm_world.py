@@ -21,9 +21,10 @@ import termios
 import time
 
 HERE = pathlib.Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent / "vminitd" / "image"))
+sys.path[:0] = [str(HERE.parent / "vminitd" / "image"), str(HERE.parent / "conformance" / "lib")]
 
 import guest_kernel  # noqa: E402  (found through the line above)
+from streams import dial_hybrid, listen_on  # noqa: E402
 
 BUILT = HERE.parent / "build" / "release" / "bin"
 ARCA_VSOCK = os.environ.get("ARCA_VSOCK") or str(BUILT / "arca-vsock")
@@ -128,34 +129,10 @@ class Backend:
 
     def dial(self, port, seconds=SECONDS):
         """A stream to a port of the guest."""
-        stream = socket.socket(socket.AF_UNIX)
-        stream.settimeout(seconds)
-        try:
-            stream.connect(self.base)
-            stream.sendall(b"CONNECT %d\n" % port)
-            line = b""
-            while not line.endswith(b"\n"):
-                byte = stream.recv(1)
-                if not byte:
-                    raise ConnectionResetError(f"port {port}: closed after {line!r}")
-                line += byte
-            word, number = line.split()
-            if word != b"OK" or int(number) < 0:
-                raise AssertionError(f"handshake: {line!r}")
-        except BaseException:
-            stream.close()
-            raise
-        return stream
+        return dial_hybrid(self.base, port, seconds)
 
     def listen(self, port, backlog=256):
-        listener = socket.socket(socket.AF_UNIX)
-        listener.settimeout(SECONDS)
-        path = f"{self.base}_{port}"
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(path)
-        listener.bind(path)
-        listener.listen(backlog)
-        return listener
+        return listen_on(f"{self.base}_{port}", SECONDS, backlog)
 
     def command(self, line):
         """Has the guest carry out a command; gives its answer."""

@@ -7,15 +7,13 @@ It has what a Machine has for a Guest: dial(), listen(), new_port(). Needs root;
 its own (conformance/lib/isolation.py).
 """
 
-import contextlib
-import os
 import pathlib
 import shutil
 import socket
 import subprocess
 import tempfile
 
-from machine import AGENT_PORT, BIN, FIRST_STDIO_PORT, SECONDS, die_with_parent, until
+from machine import AGENT_PORT, BIN, FIRST_STDIO_PORT, SECONDS, die_with_parent, listen_on, until
 
 
 class HostAgent:
@@ -58,14 +56,7 @@ class HostAgent:
         return stream
 
     def listen(self, port, backlog=128):
-        listener = socket.socket(socket.AF_UNIX)
-        listener.settimeout(SECONDS)
-        path = str(self.sockets / str(port))
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(path)
-        listener.bind(path)
-        listener.listen(backlog)
-        return listener
+        return listen_on(str(self.sockets / str(port)), SECONDS, backlog)
 
     def new_port(self):
         self.next_port += 1

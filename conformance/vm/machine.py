@@ -27,9 +27,10 @@ import time
 
 HERE = pathlib.Path(__file__).resolve().parent
 TOP = HERE.parent.parent
-sys.path.insert(0, str(TOP / "vminitd" / "image"))
+sys.path[:0] = [str(TOP / "vminitd" / "image"), str(TOP / "conformance" / "lib")]
 
 import guest_kernel  # noqa: E402  (found through the line above)
+from streams import dial_hybrid, listen_on  # noqa: E402
 
 BIN = pathlib.Path(os.environ.get("ARCA_BIN") or TOP / "build" / "release" / "bin")
 BUILD_IMAGE = TOP / "vminitd" / "image" / "build-image"
@@ -228,35 +229,11 @@ class Machine:
 
     def dial(self, port=AGENT_PORT, seconds=SECONDS):
         """A stream to a port of the guest. ConnectionResetError when nobody listens there."""
-        stream = socket.socket(socket.AF_UNIX)
-        stream.settimeout(seconds)
-        try:
-            stream.connect(self.base)
-            stream.sendall(b"CONNECT %d\n" % port)
-            line = b""
-            while not line.endswith(b"\n"):
-                byte = stream.recv(1)
-                if not byte:
-                    raise ConnectionResetError(f"port {port}: closed after {line!r}")
-                line += byte
-            word, number = line.split()
-            if word != b"OK" or int(number) < 0:
-                raise AssertionError(f"handshake: {line!r}")
-        except BaseException:
-            stream.close()
-            raise
-        return stream
+        return dial_hybrid(self.base, port, seconds)
 
     def listen(self, port, backlog=128):
         """Listens for the guest's connections to the host's `port`; accept() gives the stream and a name."""
-        listener = socket.socket(socket.AF_UNIX)
-        listener.settimeout(SECONDS)
-        path = f"{self.base}_{port}"
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(path)
-        listener.bind(path)
-        listener.listen(backlog)
-        return listener
+        return listen_on(f"{self.base}_{port}", SECONDS, backlog)
 
     def new_port(self):
         """A port of the host that no one has used yet, as hosts count them for stdio."""
