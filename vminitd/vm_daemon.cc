@@ -220,15 +220,16 @@ Result<> runVmAgent(const VmOptions& options) {
                 std::move(state_root));
     VmPower power(*loop, agent);
     Activity activity;
-    RpcServer rpc({.loop = *loop,
-                   .agent = agent,
-                   .environment = environment,
-                   .activity = activity,
-                   .power = first ? &power : nullptr,
-                   .host = transport.get(),
-                   .owns_machine = first,
-                   .wait_for_drivers = [&modules] { modules.waitLoaded(); },
-                   .containers = options.state_root});
+    RpcServer rpc(
+        {.loop = *loop,
+         .agent = agent,
+         .environment = environment,
+         .activity = activity,
+         .power = first ? &power : nullptr,
+         .host = transport.get(),
+         .owns_machine = first,
+         .wait_for_drivers = [&modules](const DriverNeed& need) { modules.waitLoaded(need); },
+         .containers = options.state_root});
     Acceptor acceptor(*loop, rpc, std::move(listener));
     ARCA_CHECK(acceptor.start());
     EndSignals signals;
@@ -243,7 +244,7 @@ Result<> runVmAgent(const VmOptions& options) {
         });
     }));
     base::log::info("serving " + transport->address());
-    if (first) modules.whenLoaded(mountBinfmtMisc);
+    if (first) modules.whenLoaded({}, mountBinfmtMisc);
     modules.loadRest(*loop);
     loop->run();
     if (ending.joinable()) ending.join();
