@@ -12,8 +12,8 @@ constexpr std::array<std::string_view, 9> kBuiltIn{
     "proc", "sysfs", "tmpfs", "devpts", "mqueue", "cgroup", "cgroup2", "devtmpfs", "ramfs"};
 constexpr char kVirtiofs[] = "virtiofs";
 
-bool isBind(const spec::Mount& mount) {
-    return std::any_of(mount.options.begin(), mount.options.end(), [](const std::string& option) {
+bool isBind(const std::vector<std::string>& options) {
+    return std::any_of(options.begin(), options.end(), [](const std::string& option) {
         return option == "bind" || option == "rbind";
     });
 }
@@ -29,7 +29,8 @@ bool mayUseDrivers(const spec::Process& process) {
 
 }  // namespace
 
-DriverNeed driversForMount(std::string_view type) {
+DriverNeed driversForMount(std::string_view type, const std::vector<std::string>& options) {
+    if (isBind(options)) return {DriverNeed::Kind::kNone};
     if (type == kVirtiofs) return {DriverNeed::Kind::kOne, kVirtiofs};
     const bool built_in = std::find(kBuiltIn.begin(), kBuiltIn.end(), type) != kBuiltIn.end();
     return {built_in ? DriverNeed::Kind::kNone : DriverNeed::Kind::kAll};
@@ -45,7 +46,7 @@ DriverNeed driversForProcess(const spec::Spec& config) {
     if (!config.linux.devices.empty() || !config.linux.netDevices.empty()) return all;
     const bool plain =
         std::all_of(config.mounts.begin(), config.mounts.end(), [](const spec::Mount& mount) {
-            return isBind(mount) || driversForMount(mount.type).kind == DriverNeed::Kind::kNone;
+            return driversForMount(mount.type, mount.options).kind == DriverNeed::Kind::kNone;
         });
     return plain ? DriverNeed{DriverNeed::Kind::kNone} : all;
 }

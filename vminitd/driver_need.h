@@ -4,6 +4,7 @@
 
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "spec/spec.h"
 
@@ -15,8 +16,8 @@ struct DriverNeed {
     std::string module{};  // of kOne: the module and what it stands on
 };
 
-// To mount a file system of `type`. All where a disk may be behind it.
-DriverNeed driversForMount(std::string_view type);
+// To make that mount. All where a disk may be behind it.
+DriverNeed driversForMount(std::string_view type, const std::vector<std::string>& options);
 
 // To set up the link of that name.
 DriverNeed driversForLink(std::string_view name);

@@ -29,7 +29,9 @@ ServerUnaryReactor* ContextService::Mount(CallbackServerContext* context,
                               .options = {request->options().begin(), request->options().end()}},
                              surroundings));
     };
-    return onMachine(context, state_.mounts, "mount", work, driversForMount(request->type()));
+    return onMachine(
+        context, state_.mounts, "mount", work,
+        driversForMount(request->type(), {request->options().begin(), request->options().end()}));
 }
 
 ServerUnaryReactor* ContextService::Umount(CallbackServerContext* context,

@@ -41,9 +41,9 @@ BOOST_AUTO_TEST_CASE(no_modules_are_no_wait) {
         modules.loadTransport();
         int calls = 0;
         modules.whenLoaded({}, [&] { ++calls; });
-        modules.whenLoaded(driversForMount("virtiofs"), [&] { ++calls; });
+        modules.whenLoaded(driversForMount("virtiofs", {}), [&] { ++calls; });
         BOOST_TEST(calls == 2);
-        modules.loadRest(*loop);
+        modules.loadRest(*loop, std::chrono::milliseconds(0));
         modules.waitLoaded({});
     }
 }
@@ -57,7 +57,7 @@ BOOST_AUTO_TEST_CASE(modules_that_cannot_be_loaded_are_passed_over) {
     VmModules modules(folder.path());
     modules.loadTransport();
     modules.whenLoaded({}, [&] { loop->stop(); });
-    modules.loadRest(*loop);
+    modules.loadRest(*loop, std::chrono::milliseconds(0));
     loop->run();
     modules.waitLoaded({});
 }
@@ -73,12 +73,29 @@ BOOST_AUTO_TEST_CASE(what_needs_one_module_waits_for_no_later_one) {
         order += "all ";
         loop->stop();
     });
-    modules.whenLoaded(driversForMount("virtiofs"), [&] { order += "virtiofs "; });
-    modules.whenLoaded(driversForMount("proc"), [&] { order += "none "; });
+    modules.whenLoaded(driversForMount("virtiofs", {}), [&] { order += "virtiofs "; });
+    modules.whenLoaded(driversForMount("proc", {}), [&] { order += "none "; });
     BOOST_TEST(order == "none ");
-    modules.loadRest(*loop);
+    modules.loadRest(*loop, std::chrono::milliseconds(0));
     loop->run();
     BOOST_TEST(order == "none virtiofs all ");
+}
+
+BOOST_AUTO_TEST_CASE(nothing_is_loaded_before_it_is_wanted_or_the_pause_is_over) {
+    const TestFolder folder;
+    folder.write("load-order", "00-vmw_vsock_virtio_transport.ko\n01-virtiofs.ko\n02-ext4.ko\n");
+    const auto loop = std::move(*EventLoop::make());
+    VmModules modules(folder.path());
+    modules.loadTransport();
+    bool all = false;
+    modules.afterAll([&] { all = true; });
+    modules.loadRest(*loop, std::chrono::hours(1));
+    modules.whenLoaded(driversForMount("virtiofs", {}), [&] { loop->stop(); });
+    loop->run();
+    BOOST_TEST(!all);
+    modules.whenLoaded({}, [&] { loop->stop(); });
+    loop->run();
+    BOOST_TEST(all);
 }
 
 BOOST_AUTO_TEST_CASE(a_process_waits_for_drivers_that_it_may_use) {
@@ -101,7 +118,8 @@ BOOST_AUTO_TEST_CASE(a_process_waits_for_drivers_that_it_may_use) {
     BOOST_TEST((driversForProcess(config).kind == Kind::kAll));
     BOOST_TEST((driversForLink("lo").kind == Kind::kNone));
     BOOST_TEST((driversForLink("eth0").kind == Kind::kAll));
-    BOOST_TEST((driversForMount("ext4").kind == Kind::kAll));
+    BOOST_TEST((driversForMount("ext4", {}).kind == Kind::kAll));
+    BOOST_TEST((driversForMount("none", {"ro", "rbind"}).kind == Kind::kNone));
 }
 
 BOOST_AUTO_TEST_SUITE_END()

@@ -44,6 +44,7 @@ using base::UniqueFd;
 namespace {
 
 constexpr std::chrono::milliseconds kAcceptPause{100};
+constexpr std::chrono::milliseconds kDriverPause{2'000};
 // More would save nothing here and cost memory: each has its own heap.
 constexpr int kMostHeaps = 2;
 
@@ -244,8 +245,8 @@ Result<> runVmAgent(const VmOptions& options) {
         });
     }));
     base::log::info("serving " + transport->address());
-    if (first) modules.whenLoaded({}, mountBinfmtMisc);
-    modules.loadRest(*loop);
+    if (first) modules.afterAll(mountBinfmtMisc);
+    modules.loadRest(*loop, kDriverPause);
     loop->run();
     if (ending.joinable()) ending.join();
     return {};

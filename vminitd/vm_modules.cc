@@ -71,6 +71,11 @@ VmModules::VmModules(std::string folder) : folder_(std::move(folder)) {
 }
 
 VmModules::~VmModules() {
+    {
+        const std::lock_guard<std::mutex> lock(mutex_);
+        over_ = true;
+    }
+    changed_.notify_all();
     if (thread_.joinable()) thread_.join();
 }
 
@@ -87,12 +92,13 @@ void VmModules::loadTransport() {
     told_ = next_;
 }
 
-void VmModules::loadRest(EventLoop& loop) {
-    if (next_ == names_.size()) return tell(next_);
-    thread_ = std::thread([this, &loop] {
-        // The host's first calls come first; who needs the drivers waits for them in idle time.
+void VmModules::loadRest(EventLoop& loop, std::chrono::milliseconds pause) {
+    if (next_ == names_.size()) return;
+    const auto deadline = std::chrono::steady_clock::now() + pause;
+    thread_ = std::thread([this, &loop, deadline] {
+        // The host's first calls come first.
         (void)::setpriority(PRIO_PROCESS, static_cast<id_t>(::gettid()), kLowPriority);
-        while (next_ < names_.size()) {
+        while (next_ < names_.size() && waitWanted(deadline)) {
             load(next_ + 1);
             loop.post([this, count = next_] { tell(count); });
         }
@@ -127,14 +133,35 @@ void VmModules::tell(size_t count) {
     }
 }
 
+void VmModules::want(size_t end) {
+    {
+        const std::lock_guard<std::mutex> lock(mutex_);
+        wanted_ = std::max(wanted_, end);
+    }
+    changed_.notify_all();
+}
+
+bool VmModules::waitWanted(std::chrono::steady_clock::time_point deadline) {
+    std::unique_lock<std::mutex> lock(mutex_);
+    (void)changed_.wait_until(lock, deadline, [this] { return over_ || wanted_ > count_; });
+    return !over_;
+}
+
 void VmModules::whenLoaded(const DriverNeed& need, std::function<void()> task) {
     const size_t end = endOf(need);
     if (end <= told_) return task();
+    want(end);
     waiting_.push_back({end, std::move(task)});
+}
+
+void VmModules::afterAll(std::function<void()> task) {
+    if (names_.size() <= told_) return task();
+    waiting_.push_back({names_.size(), std::move(task)});
 }
 
 void VmModules::waitLoaded(const DriverNeed& need) {
     const size_t end = endOf(need);
+    want(end);
     std::unique_lock<std::mutex> lock(mutex_);
     changed_.wait(lock, [this, end] { return count_ >= end; });
 }

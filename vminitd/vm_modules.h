@@ -5,6 +5,7 @@
 // the rest while the service is up already.
 #pragma once
 
+#include <chrono>
 #include <condition_variable>
 #include <functional>
 #include <mutex>
@@ -33,12 +34,15 @@ class VmModules {
 
     // Loads up to the transport of vsock. A module that cannot be loaded is logged.
     void loadTransport();
-    // Loads what is left on a thread of its own.
-    void loadRest(EventLoop& loop);
+    // Loads what is left on a thread of its own: when somebody waits for it, or else after `pause`,
+    // when the first container has been started most likely.
+    void loadRest(EventLoop& loop, std::chrono::milliseconds pause);
 
     // Calls `task` on the loop when what it needs is loaded, at once if it is. A module that is not
     // among those of the image is built in, or nobody has it: not waited for. Loop thread only.
     void whenLoaded(const DriverNeed& need, std::function<void()> task);
+    // The same when everything is loaded, for what is in no hurry.
+    void afterAll(std::function<void()> task);
     // Waits for it. From any thread but the loop's, once loadRest() was called.
     void waitLoaded(const DriverNeed& need);
 
@@ -54,6 +58,10 @@ class VmModules {
     // So many are, or could not be.
     void reached(size_t count);
     void tell(size_t count);
+    // Somebody waits until so many are loaded.
+    void want(size_t end);
+    // Until the next one is wanted; false: nobody needs anything any more.
+    bool waitWanted(std::chrono::steady_clock::time_point deadline);
 
     std::string folder_;
     std::vector<std::string> names_;
@@ -63,7 +71,9 @@ class VmModules {
     std::vector<Waiting> waiting_;
     std::mutex mutex_;
     std::condition_variable changed_;
-    size_t count_ = 0;  // guarded by mutex_
+    size_t count_ = 0;   // guarded by mutex_
+    size_t wanted_ = 0;  // guarded by mutex_
+    bool over_ = false;  // guarded by mutex_
 };
 
 }  // namespace arca::vminitd
