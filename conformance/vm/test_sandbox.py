@@ -52,6 +52,18 @@ def parts_of(sandbox_pids):
     return found
 
 
+def cgroup_folders(path):
+    """Where a cgroup of this path is in each hierarchy of this host."""
+    lines = [line.split() for line in read_text("/proc/self/mountinfo").splitlines()]
+    return [words[4] + path for words in lines if words[words.index("-") + 1] in ("cgroup", "cgroup2")]
+
+
+def remove_cgroups(path):
+    for folder in cgroup_folders(path):
+        if os.path.isdir(folder):
+            os.rmdir(folder)
+
+
 class Sandbox(Case):
     def parts(self):
         return parts_of(all_processes() - self.before.processes)
@@ -92,6 +104,17 @@ class Guest(Sandbox):
         share = [line.split()[4] for line in read_text(f"/proc/{monitor}/mountinfo").splitlines()
                  if "/share/" in line.split()[4]]
         self.assertEqual([path.split("/share/")[1] for path in share], [f"{c}/rootfs"])
+
+    def test_the_stand_in_is_in_the_containers_cgroup_of_the_host(self):
+        path = f"/arca-vm-test-{os.getpid()}/inner"
+        self.addCleanup(remove_cgroups, os.path.dirname(path))
+        c = self.start(linux={"cgroupsPath": path})
+        paths = {line.split(":", 2)[2] for line in read_text(f"/proc/{self.state(c)['pid']}/cgroup").splitlines()}
+        self.assertEqual(paths, {path})
+        self.ok("delete", "--force", c)
+        self.assertEqual([folder for folder in cgroup_folders(path) if os.path.exists(folder)], [])
+        c = self.start()
+        self.assertIn(f":/{c}\n", read_text(f"/proc/{self.state(c)['pid']}/cgroup"))
 
     def test_memory_and_cpus_follow_the_limits(self):
         out = self.inside("grep -c ^processor /proc/cpuinfo; grep MemTotal /proc/meminfo",
