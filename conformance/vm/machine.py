@@ -183,10 +183,12 @@ class Machine:
     def _start_virtiofsd(self):
         path = self.folder / "virtiofs.sock"
         with open(self.folder / "virtiofsd.log", "wb") as log:
-            self.virtiofsd = subprocess.Popen(
-                [*DIES_WITH_PARENT, VIRTIOFSD, f"--socket-path={path}", "-o", f"source={self.share}", "-o", "cache=auto"],
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            self.virtiofsd = subprocess.Popen([*DIES_WITH_PARENT, *self._virtiofsd_command(path)],
+                                              stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         until(path.exists, "virtiofsd listens")
+
+    def _virtiofsd_command(self, socket_path):
+        return [VIRTIOFSD, f"--socket-path={socket_path}", "-o", f"source={self.share}", "-o", "cache=auto"]
 
     def _qemu_command(self):
         size = f"{self.memory_mib}M"
