@@ -67,6 +67,7 @@ class HookCase(Case):
 
 class Order(HookCase):
     @unlike("runc", "1.1.5 runs poststart hooks before the program")
+    @unlike("crun", "1.8.1 runs poststart hooks beside those of startContainer")
     def test_each_kind_runs_in_its_place_and_each_list_in_order(self):
         hooks = {kind: [self.say(kind, f"{kind}-1"), self.say(kind, f"{kind}-2")] for kind in KINDS}
         bundle = self.hooked(hooks, "sh", "-c", "echo program >> /notes/order; exec sleep 600")
