@@ -128,7 +128,8 @@ void Agent::createInit(CreateRequest request, Reply<> reply) {
     containers_.emplace(id, creation->container);
     const spec::Spec& config = creation->plan.spec;
     BodyRequest body = bodyRequest(creation->request, config, creation->process->terminal());
-    body.state = {config.ociVersion, id, "creating", 0, creation->plan.bundle, config.annotations};
+    // What hooks are told after the environment was made: runtime.md, "Lifecycle", steps 2 to 5.
+    body.state = {config.ociVersion, id, "created", 0, creation->plan.bundle, config.annotations};
     // The hooks of a bundle are run by the command that it belongs to.
     if (!creation->request.options.from_command) {
         body.hooks.prestart = config.hooks.prestart;
@@ -163,6 +164,9 @@ Result<> Agent::prepareInit(Creation& creation) {
     SeccompProgram seccomp;
     if (plan.spec.linux.seccomp) {
         ARCA_TRY(seccomp, seccomp_.get(*plan.spec.linux.seccomp));
+    }
+    if (plan.spec.linux.intelRdt) {
+        return base::fail(Code::kUnsupported, "linux.intelRdt: not supported");
     }
     plan.kind = spec::PlanKind::kInit;
     plan.container_id = request.key.id;
