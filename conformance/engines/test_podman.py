@@ -170,6 +170,18 @@ class PodmanRun(harness.EngineCase):
             return text
         self.compare(scenario)
 
+    def test_default_seccomp_profile_is_in_force(self):
+        # unshare(CLONE_NEWUSER) needs no capability: it is the default profile that refuses it.
+        script = "grep ^Seccomp: /proc/self/status; unshare -U true && echo user namespace allowed; echo done"
+
+        def scenario(runtime):
+            strict = self.check(self.engine.run(runtime, "--rm", "--", "sh", "-c", script), out="Seccomp:\t2\ndone\n")
+            loose = self.check(self.engine.run(runtime, "--rm", "--security-opt", "seccomp=unconfined", "--", "sh", "-c",
+                                               script),
+                               out="Seccomp:\t0\nuser namespace allowed\ndone\n")
+            return strict.out, strict.err, loose.out
+        self.compare(scenario)
+
     # -- detached ----------------------------------------------------------------------------------------------------
 
     def test_detached_container_logs_waits_and_is_removed(self):
