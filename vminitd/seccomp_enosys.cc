@@ -83,9 +83,9 @@ std::vector<sock_filter> checks(const Limits& limits) {
     std::vector<sock_filter> x32;
     refuseAbove(plain, limits.plain);
     if (limits.x32) refuseAbove(x32, *limits.x32 | kX32Bit);
-    if (!x32.empty()) plain.push_back(statement(BPF_JMP | BPF_JA, x32.size()));
-    code.push_back(
-        jump(BPF_JMP | BPF_JGE | BPF_K, kX32Bit, static_cast<uint8_t>(plain.size()), 0));
+    if (!x32.empty())
+        plain.push_back(statement(BPF_JMP | BPF_JA, static_cast<uint32_t>(x32.size())));
+    code.push_back(jump(BPF_JMP | BPF_JGE | BPF_K, kX32Bit, static_cast<uint8_t>(plain.size()), 0));
     code.insert(code.end(), plain.begin(), plain.end());
     code.insert(code.end(), x32.begin(), x32.end());
     return code;
@@ -108,9 +108,8 @@ std::string enosysPrefix(const spec::Seccomp& profile, const std::vector<uint32_
         section.insert(section.end(), checked.begin(), checked.end());
         // Behind the whole prefix the filter begins.
         section.push_back(statement(BPF_JMP | BPF_JA, static_cast<uint32_t>(tail.size())));
-        section.insert(section.begin(),
-                       jump(BPF_JMP | BPF_JEQ | BPF_K, limits.audit_architecture, 0,
-                            static_cast<uint8_t>(section.size())));
+        section.insert(section.begin(), jump(BPF_JMP | BPF_JEQ | BPF_K, limits.audit_architecture,
+                                             0, static_cast<uint8_t>(section.size())));
         tail.insert(tail.begin(), section.begin(), section.end());
     }
     if (tail.empty()) return {};
