@@ -20,7 +20,7 @@ enum class Format {
 };
 
 struct Options {
-    std::string path;  // empty: stderr; opened O_APPEND|O_CREAT, 0644
+    std::string path{};  // empty: stderr; opened O_APPEND|O_CREAT, 0644
     Format format = Format::kText;
     Level level = Level::kInfo;
     std::string label{};  // of kConsole: which program speaks

@@ -34,16 +34,6 @@ Result<UniqueFd> acceptFrom(int fd) {
     }
 }
 
-class SocketListener final : public Listener {
- public:
-    explicit SocketListener(UniqueFd fd) : fd_(std::move(fd)) {}
-    [[nodiscard]] int fd() const override { return fd_.get(); }
-    Result<UniqueFd> accept() override { return acceptFrom(fd_.get()); }
-
- private:
-    UniqueFd fd_;
-};
-
 // A listening socket file that is removed with the listener.
 class FileListener final : public Listener {
  public:
@@ -62,6 +52,27 @@ class FileListener final : public Listener {
 };
 
 // ---- AF_VSOCK ----
+
+class VsockListener final : public Listener {
+ public:
+    VsockListener(UniqueFd fd, uint32_t peer_cid) : fd_(std::move(fd)), peer_cid_(peer_cid) {}
+    [[nodiscard]] int fd() const override { return fd_.get(); }
+    Result<UniqueFd> accept() override {
+        ARCA_TRY(UniqueFd peer, acceptFrom(fd_.get()));
+        sockaddr_vm address{};
+        socklen_t size = sizeof address;
+        if (::getpeername(peer.get(), reinterpret_cast<sockaddr*>(&address), &size) != 0) {
+            return fail(Code::kUnavailable, "getpeername: " + errnoText(errno), EAGAIN);
+        }
+        if (address.svm_family == AF_VSOCK && address.svm_cid == peer_cid_) return peer;
+        return fail(Code::kPermissionDenied,
+                    "connection of CID " + std::to_string(address.svm_cid) + " refused", EAGAIN);
+    }
+
+ private:
+    UniqueFd fd_;
+    uint32_t peer_cid_;
+};
 
 sockaddr_vm vsockAddress(uint32_t cid, uint32_t port) {
     sockaddr_vm address{};
@@ -120,7 +131,7 @@ class VsockTransport final : public Transport {
             return failErrno(what);
         }
         if (::listen(fd.get(), SOMAXCONN) != 0) return failErrno(what);
-        return std::unique_ptr<Listener>(new SocketListener(std::move(fd)));
+        return std::unique_ptr<Listener>(new VsockListener(std::move(fd), cid_));
     }
 
     [[nodiscard]] std::string address() const override { return "vsock://" + std::to_string(cid_); }

@@ -34,7 +34,8 @@ class Listener {
     virtual ~Listener() = default;
     // For poll(2): readable means that accept() will not block.
     [[nodiscard]] virtual int fd() const = 0;
-    // One connection, O_CLOEXEC; blocks unless fd() was readable.
+    // One connection, O_CLOEXEC; blocks unless fd() was readable. EAGAIN: who came is not the other
+    // side of the transport (any CID reaches any port of vsock) and was turned away.
     virtual Result<UniqueFd> accept() = 0;
 };
 

@@ -68,5 +68,7 @@ inline constexpr char kMonitorConfigFile[] = "config.json";
 inline constexpr char kMonitorAttachSocket[] = "attach.sock";
 inline constexpr char kMonitorVsockSocket[] = "v.sock";
 inline constexpr char kMonitorFailureFile[] = "failure";
+// The guest's address for commands where it is not that socket: vsock://CID.
+inline constexpr char kMonitorAddressFile[] = "address";
 
 }  // namespace arca::proto

@@ -59,6 +59,11 @@ Result<> checkAccel(const std::string& accel, const std::string& member) {
     return wrong(member, "not auto, tcg or kvm");
 }
 
+Result<> checkVsock(const std::string& vsock, const std::string& member) {
+    if (vsock == "auto" || vsock == "kernel" || vsock == "user") return {};
+    return wrong(member, "not auto, kernel or user");
+}
+
 Result<> readVmMember(const std::string& key, const Json& value, VmSettings& vm) {
     const std::string member = "vm." + key;
     if (key == "kernel") return readPath(value, member, vm.kernel);
@@ -73,6 +78,10 @@ Result<> readVmMember(const std::string& key, const Json& value, VmSettings& vm)
     if (key == "accel") {
         ARCA_CHECK(readText(value, member, vm.accel));
         return checkAccel(vm.accel, member);
+    }
+    if (key == "vsock") {
+        ARCA_CHECK(readText(value, member, vm.vsock));
+        return checkVsock(vm.vsock, member);
     }
     if (key == "boot_seconds") {
         std::optional<uint32_t> seconds;

@@ -22,6 +22,7 @@ struct VmSettings {
     std::string qemu = "/usr/bin/qemu-system-x86_64";
     std::string virtiofsd = "/usr/lib/qemu/virtiofsd";
     std::string accel = "auto";          // auto, tcg, kvm
+    std::string vsock = "auto";          // auto, kernel, user
     std::string append;                  // more of the kernel's command line
     std::optional<uint32_t> memory_mib;  // absent: from the container's limit
     std::optional<uint32_t> vcpus;       // absent: from the container's quota

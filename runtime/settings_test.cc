@@ -16,7 +16,7 @@ BOOST_AUTO_TEST_SUITE(settings)
 
 BOOST_AUTO_TEST_CASE(every_member_is_read) {
     const auto settings = parseSettings(R"({"sandbox":"vm","vm":{"kernel":"/k","initrd":"/i",
-        "qemu":"/q","virtiofsd":"/v","accel":"tcg","append":"a b","memory_mib":300,"vcpus":2,
+        "qemu":"/q","virtiofsd":"/v","accel":"tcg","vsock":"user","append":"a b","memory_mib":300,"vcpus":2,
         "boot_seconds":7},"connect":{"paths":{"/h/":"/g"},"ignore":["seccomp"]},
         "allowed_annotations":["io.arca.vm.vcpus"]})");
     BOOST_TEST_REQUIRE(settings.has_value());
@@ -26,6 +26,7 @@ BOOST_AUTO_TEST_CASE(every_member_is_read) {
     BOOST_TEST(settings->vm.qemu == "/q");
     BOOST_TEST(settings->vm.virtiofsd == "/v");
     BOOST_TEST(settings->vm.accel == "tcg");
+    BOOST_TEST(settings->vm.vsock == "user");
     BOOST_TEST(settings->vm.append == "a b");
     BOOST_TEST(settings->vm.memory_mib.value() == 300U);
     BOOST_TEST(settings->vm.vcpus.value() == 2U);
@@ -45,6 +46,7 @@ BOOST_AUTO_TEST_CASE(what_is_wrong_is_refused_by_name) {
         {R"({"vm":{"memory_mib":1}})", "vm.memory_mib: not between 128 and 1048576"},
         {R"({"vm":{"vcpus":-1}})", "vm.vcpus: not a number in range"},
         {R"({"vm":{"accel":"hvf"}})", "vm.accel: not auto, tcg or kvm"},
+        {R"({"vm":{"vsock":"none"}})", "vm.vsock: not auto, kernel or user"},
         {R"({"connect":{"ignore":["everything"]}})", "connect.ignore: everything: no such feature"},
         {R"({"connect":{"paths":{"x":"/y"}}})", "connect.paths: not an absolute path"}};
     for (const auto& [text, message] : cases) {

@@ -8,8 +8,6 @@
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-// After sys/socket.h: it needs sa_family_t.
-#include <linux/vm_sockets.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -85,19 +83,15 @@ std::map<std::string, std::string> inheritedEnvironment() {
     return out;
 }
 
-// Containers share the agent's vsock: only the host's side of it may speak to the agent.
+// Of a Unix socket. That of a vsock connection was looked at when it was accepted: containers share
+// the agent's vsock, and only the host's side of it may speak to the agent.
 Result<> checkPeer(int fd) {
-    sockaddr_storage storage{};
-    socklen_t size = sizeof storage;
-    if (::getpeername(fd, reinterpret_cast<sockaddr*>(&storage), &size) != 0) {
-        return failErrno("getpeername");
+    int domain = 0;
+    socklen_t size = sizeof domain;
+    if (::getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &size) != 0) {
+        return failErrno("getsockopt SO_DOMAIN");
     }
-    if (storage.ss_family == AF_VSOCK) {
-        const auto* peer = reinterpret_cast<const sockaddr_vm*>(&storage);
-        if (peer->svm_cid == VMADDR_CID_HOST) return {};
-        return fail(Code::kPermissionDenied,
-                    "peer is CID " + std::to_string(peer->svm_cid) + ", not the host");
-    }
+    if (domain == AF_VSOCK) return {};
     ARCA_TRY(const base::PeerCredentials peer, base::peerCredentials(fd));
     if (peer.uid == 0 || peer.uid == ::geteuid()) return {};
     return fail(Code::kPermissionDenied, "peer is another user");
@@ -124,7 +118,9 @@ class Acceptor {
  private:
     void acceptOne() {
         auto connection = listener_->accept();
-        if (!connection && connection.error().sysErrno() == EAGAIN) return;
+        if (!connection && connection.error().sysErrno() == EAGAIN) {
+            return base::log::warning(connection.error().message());
+        }
         if (!connection) {
             base::log::error(connection.error().message());
             // Out of descriptors or memory, most likely: they come back, but not at once.

@@ -1,7 +1,7 @@
 #!/usr/bin/python3 -B
 """Runs a program as root in a VM whose root file system is this machine's: below read-only, writes go to memory.
 
-    in_host_root.py [--systemd] [--memory MIB] PROGRAM [ARGUMENTS]
+    in_host_root.py [--systemd] [--memory MIB] [--seconds S] [--modules A,B] PROGRAM [ARGUMENTS]
 
 So a test program that needs another kernel than this machine's finds there everything that it has here: Python, the
 checkout, the built programs, at the same paths. The kernel is Debian's cloud kernel (see vminitd/image/guest_kernel.py)
@@ -164,11 +164,11 @@ def follow(vm, path, seconds):
     return int(code) if MARK.encode() in tail and code.isdigit() else NO_END
 
 
-def run(command, systemd=False, memory_mib=1024, seconds=600):
+def run(command, systemd=False, memory_mib=1024, seconds=600, modules=()):
     """Boots, runs `command`, powers off; gives the command's exit code."""
     folder = pathlib.Path(tempfile.mkdtemp(prefix="arca-host-root-"))
     try:
-        kernel = guest_kernel.prepare(MODULES)
+        kernel = guest_kernel.prepare(MODULES + tuple(modules))
         disk = folder / "disk.img"
         with open(disk, "wb") as file:
             file.truncate(DISK_MIB << 20)
@@ -193,6 +193,8 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--systemd", action="store_true")
     parser.add_argument("--memory", type=int, default=1024, metavar="MIB")
+    parser.add_argument("--seconds", type=int, default=600, help="how long it may take")
+    parser.add_argument("--modules", default="", metavar="NAMES", help="more modules of the kernel")
     parser.add_argument("command", nargs=argparse.REMAINDER)
     options = parser.parse_args()
     if not options.command:
@@ -200,7 +202,8 @@ def main():
     missing = missing_programs(options.systemd)
     if missing:
         sys.exit("in-host-root: not found: " + ", ".join(missing))
-    sys.exit(run(options.command, options.systemd, options.memory))
+    modules = [name for name in options.modules.split(",") if name]
+    sys.exit(run(options.command, options.systemd, options.memory, options.seconds, modules))
 
 
 if __name__ == "__main__":

@@ -173,6 +173,9 @@ SandboxDriver::SandboxDriver(const SandboxChoice& choice)
 std::string SandboxDriver::address() const {
     constexpr std::string_view kConnect = "connect=";
     if (kind_.rfind(kConnect, 0) == 0) return kind_.substr(kConnect.size());
+    // Its monitor has written it down where it is another one.
+    const auto written = base::readFile(proto::kMonitorAddressFile, 64, folder_.fd());
+    if (written) return std::string(base::trim(*written));
     return "hvsock://" + base::fdPath(folder_.fd()) + "/" + proto::kMonitorVsockSocket;
 }
 

@@ -116,7 +116,9 @@ Result<UniqueFd> SandboxFolder::launch(const MonitorConfig& config) {
     // Another command may have been quicker.
     auto connection = base::connectUnix(dir_.get(), proto::kMonitorAttachSocket, SOCK_SEQPACKET);
     if (connection || connection.error().code() != Code::kUnavailable) return connection;
-    (void)::unlinkat(dir_.get(), proto::kMonitorFailureFile, 0);
+    for (const char* name : {proto::kMonitorFailureFile, proto::kMonitorAddressFile}) {
+        (void)::unlinkat(dir_.get(), name, 0);
+    }
     ARCA_CHECK(
         base::replaceFile(dir_.get(), proto::kMonitorConfigFile, writeMonitorConfig(config)));
     ARCA_TRY(UniqueFd log,

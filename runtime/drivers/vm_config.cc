@@ -63,6 +63,7 @@ Result<MonitorConfig> makeVmConfig(const VmSettings& settings, const spec::Spec&
     ARCA_TRY(config.initrd, guestFile(settings.initrd, "initramfs.cpio"));
     config.kvm_verdict = kvmVerdictPath();
     config.accel = chooseAccel(settings.accel, config.kvm_verdict);
+    config.vsock = settings.vsock;
     config.append = settings.append;
     config.boot_limit = settings.boot_limit;
     int64_t memory_limit = 0;

@@ -19,6 +19,7 @@ std::string writeMonitorConfig(const MonitorConfig& config) {
                                       {"initrd", config.initrd},
                                       {"accel", config.accel},
                                       {"kvm_verdict", config.kvm_verdict},
+                                      {"vsock", config.vsock},
                                       {"append", config.append},
                                       {"memory_mib", config.memory_mib},
                                       {"vcpus", config.vcpus},
@@ -41,6 +42,7 @@ Result<MonitorConfig> parseMonitorConfig(std::string_view text) {
         json.at("initrd").get_to(config.initrd);
         json.at("accel").get_to(config.accel);
         json.at("kvm_verdict").get_to(config.kvm_verdict);
+        json.at("vsock").get_to(config.vsock);
         json.at("append").get_to(config.append);
         json.at("memory_mib").get_to(config.memory_mib);
         json.at("vcpus").get_to(config.vcpus);

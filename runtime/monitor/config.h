@@ -21,6 +21,7 @@ struct MonitorConfig {
     std::string kernel, initrd;               // files, absolute
     // "tcg", "kvm", or "auto": kvm if it boots the guest, and the answer is left at kvm_verdict.
     std::string accel, kvm_verdict;
+    std::string vsock;   // "kernel", "user", or "auto": kernel where it is
     std::string append;  // more words for the kernel's command line
     uint32_t memory_mib = 0;
     uint32_t vcpus = 1;

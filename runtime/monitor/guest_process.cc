@@ -79,6 +79,10 @@ Result<> GuestProcess::listenOn(size_t stream) {
 void GuestProcess::accept(size_t stream) {
     const auto keep = shared_from_this();
     auto connection = listeners_[stream]->accept();
+    if (!connection && connection.error().sysErrno() == EAGAIN) {
+        return base::log::warning("a stream of " + request_.process + ": " +
+                                  connection.error().message());
+    }
     accepts_[stream].reset();
     listeners_[stream].reset();  // one connection, exactly
     if (!connection) {

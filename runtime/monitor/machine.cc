@@ -34,7 +34,7 @@ constexpr char kConsoleLog[] = "console.log";
 constexpr char kFsSocket[] = "fs.sock";
 
 // A guest reads whatever is on its bus; it gets what it needs and no more.
-std::vector<std::string> qemuArguments(const MonitorConfig& config) {
+std::vector<std::string> qemuArguments(const MonitorConfig& config, const KernelVsock* vsock) {
     const std::string memory = std::to_string(config.memory_mib) + "M";
     // TCG does `rep movsb` byte by byte: without these two words a kernel copies by words, which
     // doubles the throughput of a stream.
@@ -52,11 +52,17 @@ std::vector<std::string> qemuArguments(const MonitorConfig& config) {
         "console=ttyS0 quiet panic=-1 cryptomgr.notests rdinit=/sbin/vminitd" +
             (config.append.empty() ? "" : " " + config.append),
         "-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console", "-chardev",
-        "socket,id=vsock,fd=3", "-device", "vhost-user-vsock-pci,chardev=vsock", "-chardev",
         "socket,id=fs,fd=4", "-device",
         std::string("vhost-user-fs-pci,chardev=fs,queue-size=512,tag=") + proto::kShareTag,
         // Nothing that QEMU itself needs after start-up.
         "-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"};
+    if (vsock != nullptr) {
+        args.insert(args.end(), {"-device", "vhost-vsock-pci,vhostfd=3,guest-cid=" +
+                                                std::to_string(vsock->cid)});
+    } else {
+        args.insert(args.end(), {"-chardev", "socket,id=vsock,fd=3", "-device",
+                                 "vhost-user-vsock-pci,chardev=vsock"});
+    }
     int number = 0;
     for (const std::string& disk : config.disks) {
         const bool read_only = disk.rfind("ro:", 0) == 0;
@@ -88,10 +94,10 @@ Machine::~Machine() {
 
 Result<std::unique_ptr<Machine>> Machine::start(base::EventLoop& loop, const MonitorConfig& config,
                                                 int dir_fd, const std::string& served,
-                                                Failed failed) {
+                                                const KernelVsock* vsock, Failed failed) {
     std::unique_ptr<Machine> machine(new Machine(loop, std::move(failed)));
     ARCA_CHECK(machine->openConsole(dir_fd));
-    ARCA_CHECK(machine->startParts(config, dir_fd, served));
+    ARCA_CHECK(machine->startParts(config, dir_fd, served, vsock));
     return machine;
 }
 
@@ -106,16 +112,25 @@ Result<> Machine::launch(const char* name, const HelperProgram& program) {
     return {};
 }
 
-Result<> Machine::startParts(const MonitorConfig& config, int dir_fd, const std::string& served) {
-    const int output = console_write_.get();
+Result<UniqueFd> Machine::startVsock(const MonitorConfig& config, int dir_fd) {
     ARCA_TRY(base::SocketPair vsock, base::socketPair(SOCK_STREAM));
     ARCA_CHECK(launch("arca-vsock",
                       {config.arca_vsock,
                        {"arca-vsock", "--vhost-user-fd", "3", "--base",
                         std::string("/proc/self/fd/4/") + proto::kMonitorVsockSocket, "--cid", "3"},
                        {vsock.first.get(), dir_fd},
-                       output,
+                       console_write_.get(),
                        false}));
+    return std::move(vsock.second);
+}
+
+Result<> Machine::startParts(const MonitorConfig& config, int dir_fd, const std::string& served,
+                             const KernelVsock* kernel_vsock) {
+    const int output = console_write_.get();
+    UniqueFd vsock;
+    if (kernel_vsock == nullptr) {
+        ARCA_TRY(vsock, startVsock(config, dir_fd));
+    }
     ARCA_TRY(const UniqueFd listener, base::listenUnix(dir_fd, kFsSocket, SOCK_STREAM));
     ARCA_CHECK(launch(
         "virtiofsd", {config.virtiofsd,
@@ -126,9 +141,10 @@ Result<> Machine::startParts(const MonitorConfig& config, int dir_fd, const std:
                       false}));
     ARCA_TRY(const UniqueFd fs, base::connectUnix(dir_fd, kFsSocket, SOCK_STREAM));
     (void)::unlinkat(dir_fd, kFsSocket, 0);
-    ARCA_CHECK(
-        launch("qemu",
-               {config.qemu, qemuArguments(config), {vsock.second.get(), fs.get()}, output, true}));
+    const int vsock_fd = kernel_vsock != nullptr ? kernel_vsock->device.get() : vsock.get();
+    ARCA_CHECK(launch(
+        "qemu",
+        {config.qemu, qemuArguments(config, kernel_vsock), {vsock_fd, fs.get()}, output, true}));
     console_write_.reset();
     return {};
 }

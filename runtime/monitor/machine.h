@@ -13,6 +13,7 @@
 #include "base/result.h"
 #include "base/unique_fd.h"
 #include "runtime/monitor/config.h"
+#include "runtime/monitor/kernel_vsock.h"
 #include "runtime/monitor/spawn.h"
 
 namespace arca::runtime {
@@ -25,9 +26,11 @@ class Machine {
 
     // Starts it. `dir_fd`: the sandbox's folder, where the vsock socket and console.log go;
     // `served`: the directory for the guest.
+    // `vsock`: the kernel's device; null: arca-vsock plays one.
     static base::Result<std::unique_ptr<Machine>> start(base::EventLoop& loop,
                                                         const MonitorConfig& config, int dir_fd,
-                                                        const std::string& served, Failed failed);
+                                                        const std::string& served,
+                                                        const KernelVsock* vsock, Failed failed);
     ~Machine();  // kills what still runs
     Machine(const Machine&) = delete;
     Machine& operator=(const Machine&) = delete;
@@ -45,7 +48,10 @@ class Machine {
         base::Watch watch;
     };
     Machine(base::EventLoop& loop, Failed failed);
-    base::Result<> startParts(const MonitorConfig& config, int dir_fd, const std::string& served);
+    base::Result<> startParts(const MonitorConfig& config, int dir_fd, const std::string& served,
+                              const KernelVsock* vsock);
+    // Gives QEMU's end.
+    base::Result<base::UniqueFd> startVsock(const MonitorConfig& config, int dir_fd);
     base::Result<> launch(const char* name, const HelperProgram& program);
     base::Result<> openConsole(int dir_fd);
     void readConsole();

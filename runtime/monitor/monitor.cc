@@ -36,6 +36,7 @@ constexpr std::chrono::milliseconds kLostLimit{1'000};
 constexpr std::chrono::milliseconds kDrainLimit{10'000};
 constexpr std::chrono::milliseconds kTimeInterval{30'000};
 constexpr std::chrono::milliseconds kDialLimit{2'000};
+constexpr std::chrono::milliseconds kVsockDialLimit{200};
 // Where KVM works, a guest answers within one second.
 constexpr std::chrono::milliseconds kProofLimit{8'000};
 // Ports of streams: a range that is used up and begun again, so that a late connection of a guest
@@ -64,13 +65,13 @@ Result<> Monitor::start() {
         share_ = std::move(share);
         proving_ = config_.accel == "auto";
         if (proving_) config_.accel = "kvm";
+        ARCA_TRY(address, takeVsock());
         ARCA_CHECK(startMachine());
         if (proving_) {
             proof_timer_ = base::Timer(loop_, kProofLimit, [this] {
                 fallBack("no answer in " + std::to_string(kProofLimit.count()) + " ms");
             });
         }
-        address = "hvsock://" + base::fdPath(dir_.get()) + "/" + proto::kMonitorVsockSocket;
     }
     ARCA_TRY(transport_, base::openTransport(address));
     const auto limit = config_.boot_limit + (proving_ ? kProofLimit : std::chrono::milliseconds(0));
@@ -78,9 +79,28 @@ Result<> Monitor::start() {
     return {};
 }
 
+Result<std::string> Monitor::takeVsock() {
+    const std::string hybrid =
+        "hvsock://" + base::fdPath(dir_.get()) + "/" + proto::kMonitorVsockSocket;
+    if (config_.vsock == "user") return hybrid;
+    auto taken = takeKernelVsock();
+    if (!taken) {
+        if (config_.vsock == "kernel") return fail(std::move(taken).error());
+        base::log::debug(taken.error().message() + ": arca-vsock is used");
+        return hybrid;
+    }
+    vsock_ = std::make_unique<KernelVsock>(std::move(*taken));
+    // Ports are those of the whole machine, not of this sandbox.
+    next_port_ += randomNumber(kPortRange);
+    const std::string address = "vsock://" + std::to_string(vsock_->cid);
+    ARCA_CHECK(base::replaceFile(dir_.get(), proto::kMonitorAddressFile, address));
+    return address;
+}
+
 Result<> Monitor::startMachine() {
-    ARCA_TRY(machine_, Machine::start(loop_, config_, dir_.get(), share_->servedPath(),
-                                      [this](const std::string& why) { machineFailed(why); }));
+    ARCA_TRY(machine_,
+             Machine::start(loop_, config_, dir_.get(), share_->servedPath(), vsock_.get(),
+                            [this](const std::string& why) { machineFailed(why); }));
     return {};
 }
 
@@ -136,8 +156,10 @@ void Monitor::dial(std::chrono::milliseconds limit) {
     const auto deadline = std::chrono::steady_clock::now() + limit;
     std::chrono::milliseconds pause{10};
     while (true) {
+        // A packet to a guest that has no driver yet is lost.
+        const auto patience = vsock_ ? kVsockDialLimit : kDialLimit;
         auto connection = transport_->dial(
-            base::kAgentPort, std::min<std::chrono::milliseconds>(kDialLimit, config_.boot_limit));
+            base::kAgentPort, std::min<std::chrono::milliseconds>(patience, config_.boot_limit));
         // Only a machine that we boot gets time to come up.
         const bool late = config_.address != "vm" || std::chrono::steady_clock::now() >= deadline;
         if (stop_dialling_) return;
@@ -192,8 +214,14 @@ void Monitor::setUpGuest() {
     wire::IpLinkSetRequest request;
     request.set_interface("lo");
     request.set_up(true);
-    setUpCall<wire::IpLinkSetResponse>(ARCA_CONTEXT_RPC("IpLinkSet"), request,
-                                       [this] { guestIsReady(); });
+    channel_->call<wire::IpLinkSetResponse>(
+        ARCA_CONTEXT_RPC("IpLinkSet"), request, config_.call_limit,
+        [this](const Result<wire::IpLinkSetResponse>& done) {
+            if (state_ != State::kBooting) return;
+            // An agent that is not the first process of its machine leaves the machine alone.
+            if (done || done.error().code() == Code::kUnsupported) return guestIsReady();
+            lose("setting up the guest: " + done.error().message());
+        });
 }
 
 void Monitor::mountShare() {

@@ -56,6 +56,8 @@ class Monitor {
     base::Result<> serve();
     void acceptSession();
     base::Result<> startMachine();
+    // The address of the guest that is to be booted; takes the kernel's device, if there is one.
+    base::Result<std::string> takeVsock();
     void machineFailed(const std::string& why);
     // KVM does not boot the guest: once more, without it.
     void fallBack(const std::string& why);
@@ -85,6 +87,7 @@ class Monitor {
     State state_ = State::kBooting;
     std::optional<base::Error> failure_;  // of kLost
     std::optional<Share> share_;
+    std::unique_ptr<KernelVsock> vsock_;
     std::unique_ptr<base::Transport> transport_;
     std::unique_ptr<Machine> machine_;
     bool proving_ = false;  // whether KVM works; until the guest answers
