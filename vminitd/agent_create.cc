@@ -45,11 +45,12 @@ std::string subCgroup(const std::string& text) {
     return clean == "/" ? std::string() : clean;
 }
 
-BodyRequest bodyRequest(const CreateRequest& request, bool terminal) {
+BodyRequest bodyRequest(const CreateRequest& request, const spec::Spec& config, bool terminal) {
     BodyRequest body;
     body.key = {*request.key.container_id, request.key.id};
     body.ports = {request.stdin_port, request.stdout_port, request.stderr_port};
     body.terminal = terminal;
+    body.drivers = driversForProcess(config);
     return body;
 }
 
@@ -125,8 +126,8 @@ void Agent::createInit(CreateRequest request, Reply<> reply) {
     if (!prepared) return creation->reply(std::move(prepared));
     const std::string id = creation->container->id;
     containers_.emplace(id, creation->container);
-    BodyRequest body = bodyRequest(creation->request, creation->process->terminal());
     const spec::Spec& config = creation->plan.spec;
+    BodyRequest body = bodyRequest(creation->request, config, creation->process->terminal());
     // What hooks are told after the environment was made: runtime.md, "Lifecycle", steps 2 to 5.
     body.state = {config.ociVersion, id, "created", 0, creation->plan.bundle, config.annotations};
     // The hooks of a bundle are run by the command that it belongs to.
@@ -241,8 +242,9 @@ void Agent::createExec(const ContainerPtr& container, CreateRequest request, Rep
     creation->process->being_made = true;
     const std::string& id = creation->process->id();
     container->execs.emplace(id, creation->process);
-    bodies_.acquire(bodyRequest(creation->request, creation->process->terminal()),
-                    [this, creation](Result<Body> body) { gotBody(creation, std::move(body)); });
+    bodies_.acquire(
+        bodyRequest(creation->request, creation->plan.spec, creation->process->terminal()),
+        [this, creation](Result<Body> body) { gotBody(creation, std::move(body)); });
 }
 
 Result<> Agent::prepareExec(Creation& creation) {
