@@ -233,7 +233,7 @@ BOOST_AUTO_TEST_CASE(hooks_run_before_the_root_changes_and_before_the_program) {
     BOOST_TEST(body.hooks_asked);
     const std::string created = arca::base::readFile(mark).value();
     BOOST_TEST(contains(created, bundle.rootfs() + "\n{"));
-    BOOST_TEST(contains(created, "\"status\":\"creating\",\"pid\":1,"));
+    BOOST_TEST(contains(created, "\"status\":\"created\",\"pid\":1,"));
     const std::string started = body.output();
     BOOST_TEST(started.starts_with("1000\n{"));
     BOOST_TEST(contains(started, "\"status\":\"created\",\"pid\":1,"));

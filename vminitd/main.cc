@@ -124,7 +124,11 @@ base::log::Level logLevel(std::string_view name) {
 Result<> runLocal(const Arguments& args) {
     ARCA_TRY(const auto parsed, readOptions(args));
     const auto level = parsed.find("log-level");
-    if (level != parsed.end()) ARCA_CHECK(base::log::setUp({.level = logLevel(level->second)}));
+    if (level != parsed.end()) {
+        base::log::Options log;
+        log.level = logLevel(level->second);
+        ARCA_CHECK(base::log::setUp(log));
+    }
     ARCA_TRY(DaemonOptions options, daemonOptions(parsed));
     ARCA_CHECK(becomeDaemon(options));
     RealCgroupFs cgroup_fs;

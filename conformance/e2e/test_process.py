@@ -242,6 +242,14 @@ class SecurityModules(ProcessCase):
         else:
             self.refused("SELinux is not enabled", process={"selinuxLabel": "system_u:system_r:container_t:s0"})
 
+    def test_a_mount_label_is_left_out_with_a_warning(self):
+        if self.selinux():
+            self.skipTest("the kernel has SELinux: the label would be used")
+        log = os.path.join(self.dir, "log")
+        bundle = self.bundle("true", linux={"mountLabel": "system_u:object_r:container_file_t:s0"})
+        self.ok("--log", log, "run", "--bundle", bundle.path, self.new_id())
+        self.assertIn("mountLabel is ignored", read_text(log))
+
     def test_those_of_an_exec(self):
         c = self.start()
         for flags, says in ((["--apparmor", "no-such-profile"], "apparmor"),

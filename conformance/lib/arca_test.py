@@ -104,8 +104,10 @@ def wait_process(process, seconds=SECONDS, meanwhile=lambda: None):
     `meanwhile` is called now and then: the kernel ends the first process of a process namespace only when all
     others of it are reaped, so a caller that waits for a `delete` must go on reaping, as every engine does.
     """
+    if process.returncode is not None:
+        return process.returncode  # a poll() has reaped it already
     deadline = time.monotonic() + seconds
-    pidfd = os.pidfd_open(process.pid)  # works for a zombie too; Popen has not reaped it or this is not called
+    pidfd = os.pidfd_open(process.pid)  # works for a zombie too
     try:
         while not select.select([pidfd], [], [], 0.05)[0]:
             meanwhile()
