@@ -87,6 +87,7 @@ class Setup : public std::enable_shared_from_this<Setup> {
         const auto packet = proto::decodeBodyMessage((*message)->data);
         if (!packet) return finish(fail(Code::kInternal, "malformed message from vmexec"));
         if (packet->type == BodyMessage::kFailure) {
+            leaves_by_itself_ = true;
             return finish(fail(Code::kInternal, std::string(packet->text), packet->value));
         }
         if (packet->type == BodyMessage::kWarning) {
@@ -156,13 +157,16 @@ class Setup : public std::enable_shared_from_this<Setup> {
 
     void finish(Result<MadeProcess> result) {
         if (step_ == Step::kDone) return;
-        step_ = Step::kDone;
+        const Step step = std::exchange(step_, Step::kDone);
         const auto keep = shared_from_this();
         watch_.reset();
         if (request_.body.owner) request_.body.owner->onGone(nullptr);
         if (!result) {
             // Stage 1 first: it may be about to make the process whose pid we do not know yet.
-            if (request_.body.pidfd.valid()) {
+            // Once we do, or it has said why it could not, it is about to exit; being killed then
+            // would be what its parent makes of the failure.
+            const bool may_make = step == Step::kPid && !leaves_by_itself_;
+            if (may_make && request_.body.pidfd.valid()) {
                 (void)base::sendSignal(request_.body.pidfd.get(), SIGKILL);
             }
             if (made_.pidfd.valid()) (void)base::sendSignal(made_.pidfd.get(), SIGKILL);
@@ -178,6 +182,7 @@ class Setup : public std::enable_shared_from_this<Setup> {
     SetupRequest request_;
     Watch watch_;
     Step step_ = Step::kPid;
+    bool leaves_by_itself_ = false;  // vmexec has reported its failure
     MadeProcess made_;
 };
 
