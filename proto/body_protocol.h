@@ -44,22 +44,22 @@
 namespace arca::proto {
 
 enum class BodyMessage : uint32_t {
-    kPlan = 1,      // vminitd -> stage 1: text empty, fds {plan memfd, gate listener}
-    kPid = 2,       // stage 1 -> vminitd: value = pid, fds {its pidfd}: the number alone may be
-                    // another's by the time it is read
-    kGo = 3,        // vminitd -> init
-    kMounted = 4,   // init -> vminitd
-    kHooksRan = 5,  // vminitd -> init
-    kReady = 6,     // init -> vminitd
-    kCommit = 7,    // vminitd -> init
-    kStart = 8,     // vminitd -> init, over the gate; value = 1: terminal size follows in text as
-                    // "ROWS COLUMNS"
-    kFailure = 9,   // init or stage 1 -> vminitd
-    kWarning = 10,  // init or stage 1 -> vminitd: what the spec calls a warning; text
-    kListener = 11,        // init -> vminitd, over the gate: fds {seccomp listener}
+    kPlan = 1,       // vminitd -> stage 1: text empty, fds {plan memfd, gate listener}
+    kPid = 2,        // stage 1 -> vminitd: value = pid, fds {its pidfd}: the number alone may be
+                     // another's by the time it is read
+    kGo = 3,         // vminitd -> init
+    kMounted = 4,    // init -> vminitd
+    kHooksRan = 5,   // vminitd -> init
+    kReady = 6,      // init -> vminitd
+    kCommit = 7,     // vminitd -> init
+    kStart = 8,      // vminitd -> init, over the gate; value = 1: terminal size follows in text as
+                     // "ROWS COLUMNS"
+    kFailure = 9,    // init or stage 1 -> vminitd
+    kWarning = 10,   // init or stage 1 -> vminitd: what the spec calls a warning; text
+    kListener = 11,  // init -> vminitd, over the gate: fds {seccomp listener}
     kListenerPassed = 12,  // vminitd -> init, over the gate: somebody will answer; exec may follow
-    kAttach = 32,   // CLI -> vminitd: text "CONTAINER_ID\0PROCESS_ID\0", fds {sync socket, pidfd of
-                    // stage 1}
+    kAttach = 32,  // CLI -> vminitd: text "CONTAINER_ID\0PROCESS_ID\0", fds {sync socket, pidfd of
+                   // stage 1}
     kRunHooks = 33,     // vminitd -> CLI
     kHooksDone = 34,    // CLI -> vminitd
     kCreated = 35,      // vminitd -> CLI

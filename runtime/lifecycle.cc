@@ -131,6 +131,7 @@ ProcessRequest initRequest(const Context& context, const Bundle& bundle, const R
     options.no_pivot = arguments.isSet("no-pivot");
     options.no_new_keyring = arguments.isSet("no-new-keyring");
     options.preserve_fds = context.fds.count;
+    options.rootless = context.globals.rootless;
     request.options = writeOptions(options);
     request.stdio = hasTerminal(bundle.spec) ? Stdio::kTerminal : Stdio::kInherit;
     request.inherited_fds = context.fds.count;
@@ -213,6 +214,8 @@ std::string writeOptions(const ProcessOptions& options) {
                                 {"preserve_fds", options.preserve_fds},
                                 {"ignore_paused", options.ignore_paused}};
     if (!options.cgroup.empty()) json["cgroup"] = options.cgroup;
+    // "auto" is for the agent to say, which is the same user and looks only once.
+    if (options.rootless != "auto") json["rootless"] = options.rootless == "true";
     return json.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
 }
 

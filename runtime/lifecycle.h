@@ -67,6 +67,7 @@ struct ProcessOptions {
     int preserve_fds = 0;
     bool ignore_paused = false;
     std::string cgroup;
+    std::string rootless = "auto";
 };
 std::string writeOptions(const ProcessOptions& options);
 

@@ -42,20 +42,25 @@ struct Hierarchy {
     std::vector<std::string> aliases;  // controllers that are to be symlinks to `directory`
 };
 
-// "9:name=systemd:/x" and "4:cpu,cpuacct:/y" give the controllers by the name of the directory.
-std::vector<std::string_view> controllersOf(std::string_view proc_cgroup,
-                                            std::string_view directory) {
+// A line of /proc/self/cgroup.
+struct Membership {
+    std::vector<std::string_view> controllers;
+    std::string_view path;
+};
+
+// "9:name=systemd:/x" and "4:cpu,cpuacct:/y" are found by the name of the directory.
+Membership membershipIn(std::string_view proc_cgroup, std::string_view directory) {
     for (const std::string_view line : base::split(proc_cgroup, '\n')) {
         const auto fields = base::split(line, ':');
         if (fields.size() < 3 || fields[1].empty()) continue;
         std::string_view name = fields[1];
         if (name.starts_with("name=")) name.remove_prefix(5);
         auto controllers = base::split(fields[1], ',');
-        if (name == directory) return controllers;
+        if (name == directory) return {controllers, fields[2]};
         // Co-mounted controllers may be listed in another order than the directory's name.
         for (const std::string_view controller : controllers) {
             if (controllers.size() > 1 && base::split(directory, ',').front() == controller)
-                return controllers;
+                return {controllers, fields[2]};
         }
     }
     return {};
@@ -77,7 +82,12 @@ Result<std::vector<Hierarchy>> findHierarchies(const spec::Plan& plan) {
             continue;
         }
         hierarchy.type = "cgroup";
-        for (const std::string_view controller : controllersOf(proc_cgroup, hierarchy.directory)) {
+        const Membership membership = membershipIn(proc_cgroup, hierarchy.directory);
+        // Only the mount point is known of a hierarchy in which the container has no cgroup of its
+        // own: what it is in is the caller's.
+        if (rest == hierarchy.directory && membership.path != "/")
+            hierarchy.path += membership.path;
+        for (const std::string_view controller : membership.controllers) {
             if (controller.starts_with("name=")) hierarchy.data.emplace_back("none");
             hierarchy.data.emplace_back(controller);
             if (controller != hierarchy.directory && !controller.starts_with("name="))

@@ -81,8 +81,8 @@ Result<> confine(const GateInput& input, const Channel& connection) {
 
 // write(2) and not sendmsg(2): hardly a filter refuses it.
 void reportUnderFilter(const Channel& connection, const base::Error& error) {
-    const std::string packet = proto::encodeBodyMessage(BodyMessage::kFailure, error.sysErrno(),
-                                                        error.message());
+    const std::string packet =
+        proto::encodeBodyMessage(BodyMessage::kFailure, error.sysErrno(), error.message());
     if (::write(connection.fd(), packet.data(), packet.size()) >= 0) ::_exit(1);
 }
 

@@ -13,8 +13,9 @@
 
 namespace arca::vmexec {
 
-// Writes the maps of process `pid`. Without privilege over the ids, where the kernel allows only a
-// map of the caller's own id, setgroups(2) is denied first, as the kernel then demands.
+// Writes the maps of process `pid`, which must be dumpable if the caller is not the superuser.
+// Without privilege over the ids the kernel allows only a map of the caller's own id, with
+// setgroups(2) denied first; every other one is newuidmap(1)'s and newgidmap(1)'s to write.
 base::Result<> writeIdMaps(pid_t pid, const std::vector<spec::IdMapping>& uids,
                            const std::vector<spec::IdMapping>& gids);
 

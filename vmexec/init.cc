@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <sched.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -132,6 +133,8 @@ Result<> fillRoot(InitInput& input, LaunchInput& next) {
 Result<> makeContainer(InitInput& input, LaunchInput& next) {
     ARCA_TRY(next.signals, openSignalFd());
     ARCA_CHECK(input.channel.expect(BodyMessage::kGo, "kGo", next.signals.get()));
+    // Stage 1 may have left it dumpable for whoever wrote the maps.
+    if (::prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) != 0) return failErrno("set undumpable");
     const spec::Spec& spec = input.plan.spec;
     if (!spec.root) return fail(Code::kInvalidArgument, "root: is missing");
     // Modes are the ones asked for; the program's own umask is set when its user is.

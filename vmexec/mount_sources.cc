@@ -3,6 +3,8 @@
 #include <fcntl.h>
 #include <sys/mount.h>
 
+#include <cerrno>
+
 #include "base/mount_api.h"
 #include "base/strings.h"
 #include "spec/mount_options.h"
@@ -76,15 +78,21 @@ Result<MountSources> openMountSources(const spec::Plan& plan, const NamespacePla
         }
         if (!options.bind || options.remount || (!mapped && !in_userns)) continue;
         auto tree = openOne(plan, mount, options, namespaces);
-        if (!tree) return fail(std::move(tree).error().withContext(what));
-        sources.mounts[i] = std::move(*tree);
+        if (tree) {
+            sources.mounts[i] = std::move(*tree);
+        } else if (mapped || tree.error().sysErrno() != EPERM) {
+            return fail(std::move(tree).error().withContext(what));
+        }
     }
     if (in_userns && plan.spec.root) {
         const std::string path = base::absolutePath(plan.bundle, plan.spec.root->path);
         auto tree = cloneTree(AT_FDCWD, path, Depth::kTree);
-        if (!tree) return fail(std::move(tree).error().withContext("rootfs"));
-        ARCA_CHECK(setMountAttributes(tree->get(), {.propagation = MS_SLAVE}, Depth::kTree));
-        sources.rootfs = std::move(*tree);
+        if (tree) {
+            ARCA_CHECK(setMountAttributes(tree->get(), {.propagation = MS_SLAVE}, Depth::kTree));
+            sources.rootfs = std::move(*tree);
+        } else if (tree.error().sysErrno() != EPERM) {
+            return fail(std::move(tree).error().withContext("rootfs"));
+        }
     }
     return sources;
 }

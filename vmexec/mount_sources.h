@@ -1,6 +1,7 @@
 // What stage 1 opens for the init while it still has the caller's privileges: the rootfs and bind
 // sources of a container with a user namespace (whose root may not be able to reach them), and all
-// idmapped binds.
+// idmapped binds. A caller without that privilege opens nothing here; the init, which has it in its
+// own mount namespace and is the same user outside, opens all but the idmapped ones itself.
 #pragma once
 
 #include <vector>

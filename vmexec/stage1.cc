@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -119,6 +120,15 @@ Result<> applyInherited(const spec::Plan& plan) {
     return {};
 }
 
+// The files of an undumpable process are the superuser's, so that nobody else could write the maps
+// of a clone. Whoever could look into it meanwhile would have to be in this very user namespace,
+// and be this user; the init undoes it once it is mapped.
+Result<> letOwnUserWriteMaps() {
+    if (::geteuid() == 0) return {};
+    if (::prctl(PR_SET_DUMPABLE, 1, 0, 0, 0) != 0) return failErrno("set dumpable");
+    return {};
+}
+
 Result<> makeInit(Received received, Channel& channel) {
     const spec::Linux& config = received.plan.spec.linux;
     ARCA_TRY(NamespacePlan namespaces, openNamespaces(config.namespaces));
@@ -130,6 +140,7 @@ Result<> makeInit(Received received, Channel& channel) {
     ARCA_TRY(MountSources sources, openMountSources(received.plan, namespaces));
     ARCA_CHECK(joinUserNamespace(namespaces));
     UniqueFd pidfd;
+    if (new_userns) ARCA_CHECK(letOwnUserWriteMaps());
     ARCA_TRY(const pid_t pid, cloneSibling(namespaces.create, pidfd));
     if (pid == 0) {
         initMain({.plan = std::move(received.plan),

@@ -78,6 +78,8 @@ class Agent {
         // The whole of <state root>/<id>/ goes with the container, what is mounted there is
         // unmounted before; and a container's /etc/hostname is written.
         bool owns_container_folder = false;
+        // What `--rootless auto` means here, see rootless_cgroups.h.
+        bool rootless = false;
         // Tells the ends of processes; null: they are somebody else's children.
         Supervisor* supervisor = nullptr;
         // Runs poststart and poststop hooks of what was not made by a command; null: not here.

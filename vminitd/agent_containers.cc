@@ -11,6 +11,7 @@
 #include "spec/parse.h"
 #include "spec/write.h"
 #include "vminitd/agent.h"
+#include "vminitd/rootless_cgroups.h"
 
 namespace arca::vminitd {
 
@@ -67,7 +68,15 @@ void merge(spec::Resources& now, const spec::Resources& changed) {
 
 Result<std::vector<pid_t>> Agent::listProcesses(const std::string& container_id) {
     ARCA_TRY(const ContainerPtr container, find(container_id));
-    return cgroups_.processes(container->record.cgroups);
+    if (!container->record.cgroups.empty()) return cgroups_.processes(container->record.cgroups);
+    if (!container->record.own_pid_namespace) {
+        return base::fail(Code::kFailedPrecondition,
+                          "container " + container_id +
+                              " has neither a cgroup nor a pid namespace of its own: its processes "
+                              "cannot be told from others");
+    }
+    if (container->init->status() == ProcessStatus::kStopped) return std::vector<pid_t>{};
+    return processesBeside(container->init->identity().pid);
 }
 
 Result<std::vector<std::pair<std::string, ContainerStatistics>>> Agent::statistics(
@@ -147,10 +156,9 @@ void Agent::setPaused(const std::string& container_id, bool paused, Reply<> repl
                    if (reached) return reply({});
                    // Half frozen is worse than running.
                    if (paused) (void)cgroups_.setFrozen(container->record.cgroups, false);
-                   reply(base::fail(Code::kDeadlineExceeded, "container " + container->id +
-                                                                 ": the kernel did not " +
-                                                                 (paused ? "freeze" : "thaw") +
-                                                                 " it in time"));
+                   reply(base::fail(Code::kDeadlineExceeded,
+                                    "container " + container->id + ": the kernel did not " +
+                                        (paused ? "freeze" : "thaw") + " it in time"));
                });
 }
 

@@ -4,6 +4,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <utility>
 
 #include "base/error_texts.h"
@@ -17,6 +18,7 @@
 #include "vminitd/agent.h"
 #include "vminitd/oci_alterations.h"
 #include "vminitd/process_setup.h"
+#include "vminitd/rootless_cgroups.h"
 #include "vminitd/supervisor.h"
 
 namespace arca::vminitd {
@@ -73,6 +75,7 @@ void describe(const SeccompProgram& seccomp, spec::Plan& plan) {
 // One CreateProcess under way.
 struct Agent::Creation {
     bool is_init = false;
+    bool rootless = false;  // of an init: cgroups that cannot be had are done without
     ContainerPtr container;
     std::shared_ptr<Process> process;
     CreateRequest request;
@@ -155,6 +158,8 @@ Result<> Agent::prepareInit(Creation& creation) {
     }
     spec::Plan& plan = creation.plan;
     plan.spec = std::move(*parsed);
+    creation.rootless =
+        plan.spec.linux.cgroupsPath.empty() && options.rootless.value_or(config_.rootless);
     ARCA_CHECK(applyOciAlterations(plan.spec, {.process_id = request.key.id,
                                                .bundle = options.bundle,
                                                .cgroup_prefix = config_.cgroup_prefix,
@@ -187,8 +192,6 @@ Result<> Agent::prepareInit(Creation& creation) {
     container.record.bundle = options.bundle;
     container.record.own_pid_namespace = plan.spec.newNamespace(spec::NamespaceType::kPid);
     ARCA_TRY(container.record.cgroups, cgroups_.locate(plan.spec.linux.cgroupsPath));
-    for (const CgroupDir& dir : container.record.cgroups) plan.cgroup_paths.push_back(dir.path);
-    creation.join = container.record.cgroups;
     const bool terminal = plan.spec.process && plan.spec.process->terminal;
     container.init = std::make_shared<Process>(loop_, container.id, terminal);
     creation.process = container.init;
@@ -219,8 +222,27 @@ Result<> Agent::makeInit(Creation& creation) {
                                " reason=" + written.error().message());
         }
     }
-    ARCA_CHECK(cgroups_.create(container.record.cgroups));
-    ARCA_CHECK(cgroups_.apply(container.record.cgroups, creation.resources));
+    CgroupDirs& dirs = container.record.cgroups;
+    const size_t located = dirs.size();
+    if (creation.rootless) {
+        ARCA_CHECK(makeRootlessCgroups(cgroups_, dirs, creation.resources));
+    } else {
+        ARCA_CHECK(cgroups_.create(dirs));
+        ARCA_CHECK(cgroups_.apply(dirs, creation.resources));
+    }
+    creation.join = dirs;
+    for (const CgroupDir& dir : dirs) creation.plan.cgroup_paths.push_back(dir.path);
+    if (dirs.size() != located) {
+        // Where the container is not let in it stays in the caller's, below the mount point.
+        for (const CgroupDir& top : cgroups_.directories("/")) {
+            const auto kept = [&top](const CgroupDir& dir) {
+                return dir.controllers == top.controllers;
+            };
+            if (std::none_of(dirs.begin(), dirs.end(), kept)) {
+                creation.plan.cgroup_paths.push_back(top.path);
+            }
+        }
+    }
     ARCA_TRY(creation.gate, base::listenUnix(container.folder.get(), kGateSocket, SOCK_SEQPACKET));
     creation.plan_text = spec::writePlan(creation.plan);
     SeccompProgram seccomp{std::move(creation.plan.seccomp_program), creation.plan.seccomp_flags,
@@ -370,7 +392,9 @@ void Agent::gotBody(const CreationPtr& creation, Result<Body> body) {
     creation->process->io = setup.body.io;
     setup.join = [this, creation](pid_t pid) {
         supervise(*creation, pid);
-        return cgroups_.addProcess(creation->join, pid);
+        if (!creation->rootless) return cgroups_.addProcess(creation->join, pid);
+        // What it was let into is what is recorded next.
+        return addRootlessProcess(cgroups_, creation->container->record.cgroups, pid);
     };
     setup.record = [this, creation](const base::ProcessIdentity& identity) -> Result<> {
         creation->process->setIdentity(identity);

@@ -111,8 +111,7 @@ Result<> Agent::passSeccompListener(Container& container, const Process& process
                          : base::fail(socket.error());
     if (passed) return {};
     // Not the code of the connection: a caller would take it for one to this agent.
-    return base::fail(Code::kInternal,
-                      "linux.seccomp.listenerPath: " + passed.error().message(),
+    return base::fail(Code::kInternal, "linux.seccomp.listenerPath: " + passed.error().message(),
                       passed.error().sysErrno());
 }
 

@@ -41,6 +41,7 @@ Result<CreateOptions> parseCreateOptions(const std::string& text) {
         options.preserve_fds = json.value("preserve_fds", 0);
         options.ignore_paused = json.value("ignore_paused", false);
         options.cgroup = json.value("cgroup", "");
+        if (json.contains("rootless")) options.rootless = json.at("rootless").get<bool>();
     } catch (const std::exception& e) {
         return fail(Code::kInvalidArgument, std::string("options: ") + e.what());
     }

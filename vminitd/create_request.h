@@ -24,6 +24,8 @@ struct CreateOptions {
     int preserve_fds = 0;
     bool ignore_paused = false;
     std::string cgroup;  // of an exec: below the container's own
+    // Whether cgroups that cannot be had are done without; absent: as the agent's own user is.
+    std::optional<bool> rootless;
 };
 
 struct CreateRequest {

@@ -33,6 +33,7 @@
 #include "vminitd/environment.h"
 #include "vminitd/event_loop.h"
 #include "vminitd/local_daemon.h"
+#include "vminitd/rootless_cgroups.h"
 #include "vminitd/rpc_server.h"
 #include "vminitd/vm_daemon.h"
 #include "vminitd/vm_power.h"
@@ -141,11 +142,12 @@ Result<> runLocal(const Arguments& args) {
     AttachServer attach(*loop);
     Activity activity;
     Environment environment({});
-    Agent agent(
-        *loop, *cgroups, cgroup_fs, attach,
-        Agent::Config{
-            .state_root = options.state_root, .cgroup_prefix = "", .commands_forget_execs = true},
-        std::move(state_root));
+    Agent agent(*loop, *cgroups, cgroup_fs, attach,
+                Agent::Config{.state_root = options.state_root,
+                              .cgroup_prefix = "",
+                              .commands_forget_execs = true,
+                              .rootless = runsRootless()},
+                std::move(state_root));
     RpcServer rpc({*loop, agent, environment, activity});
     LocalDaemon daemon(*loop, std::move(options), attach, activity,
                        [&rpc](UniqueFd connection) { rpc.serve(std::move(connection)); });

@@ -63,8 +63,8 @@ Result<uint32_t> actionOf(const std::string& name, std::optional<uint32_t> errno
     for (const auto& known : kActions) {
         if (name != known.name) continue;
         if (errno_ret) {
-            return fail(Code::kInvalidArgument, "linux.seccomp: errnoRet has no meaning with " +
-                                                    name);
+            return fail(Code::kInvalidArgument,
+                        "linux.seccomp: errnoRet has no meaning with " + name);
         }
         return known.action;
     }
@@ -76,9 +76,12 @@ Result<scmp_compare> operatorOf(const std::string& name) {
         const char* name;
         scmp_compare op;
     } kOperators[] = {
-        {"SCMP_CMP_NE", SCMP_CMP_NE}, {"SCMP_CMP_LT", SCMP_CMP_LT},
-        {"SCMP_CMP_LE", SCMP_CMP_LE}, {"SCMP_CMP_EQ", SCMP_CMP_EQ},
-        {"SCMP_CMP_GE", SCMP_CMP_GE}, {"SCMP_CMP_GT", SCMP_CMP_GT},
+        {"SCMP_CMP_NE", SCMP_CMP_NE},
+        {"SCMP_CMP_LT", SCMP_CMP_LT},
+        {"SCMP_CMP_LE", SCMP_CMP_LE},
+        {"SCMP_CMP_EQ", SCMP_CMP_EQ},
+        {"SCMP_CMP_GE", SCMP_CMP_GE},
+        {"SCMP_CMP_GT", SCMP_CMP_GT},
         {"SCMP_CMP_MASKED_EQ", SCMP_CMP_MASKED_EQ},
     };
     for (const auto& known : kOperators) {
@@ -148,8 +151,7 @@ Result<uint32_t> flagsOf(const spec::Seccomp& profile, bool notify) {
                 // Only has a meaning, and is only accepted, together with a listener.
                 if (notify) flags |= SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV;
             } else {
-                return fail(Code::kInvalidArgument,
-                            "linux.seccomp: unknown flag " + quoted(name));
+                return fail(Code::kInvalidArgument, "linux.seccomp: unknown flag " + quoted(name));
             }
         }
     }
@@ -185,8 +187,8 @@ Result<std::vector<uint32_t>> addArchitectures(scmp_filter_ctx context,
 Result<> addRules(scmp_filter_ctx context, uint32_t action, int number, const std::string& name,
                   const std::vector<scmp_arg_cmp>& conditions) {
     const auto add = [&](const std::vector<scmp_arg_cmp>& some) -> Result<> {
-        const int added = ::seccomp_rule_add_array(
-            context, action, number, static_cast<unsigned>(some.size()), some.data());
+        const int added = ::seccomp_rule_add_array(context, action, number,
+                                                   static_cast<unsigned>(some.size()), some.data());
         if (added == 0 || added == -EEXIST) return {};
         // An architecture of the filter does not have this call: nothing to filter there.
         if (added == -EDOM || added == -EOPNOTSUPP) {
@@ -203,8 +205,8 @@ Result<> addRules(scmp_filter_ctx context, uint32_t action, int number, const st
     return {};
 }
 
-Result<> addSyscalls(scmp_filter_ctx context, const spec::Seccomp& profile,
-                     uint32_t default_action, bool& notify) {
+Result<> addSyscalls(scmp_filter_ctx context, const spec::Seccomp& profile, uint32_t default_action,
+                     bool& notify) {
     for (const spec::SeccompSyscall& rule : profile.syscalls) {
         if (rule.names.empty()) {
             return fail(Code::kInvalidArgument, "linux.seccomp.syscalls: names must not be empty");
@@ -271,8 +273,7 @@ Result<SeccompProgram> compileSeccomp(const spec::Seccomp& profile) {
     ARCA_TRY(const std::vector<uint32_t> architectures, addArchitectures(context.get(), profile));
     ARCA_CHECK(addSyscalls(context.get(), profile, default_action, program.notify));
     if (program.notify && profile.listenerPath.empty()) {
-        return fail(Code::kInvalidArgument,
-                    "linux.seccomp: SCMP_ACT_NOTIFY needs a listenerPath");
+        return fail(Code::kInvalidArgument, "linux.seccomp: SCMP_ACT_NOTIFY needs a listenerPath");
     }
     ARCA_TRY(program.flags, flagsOf(profile, program.notify));
     ARCA_TRY(const std::string filter, exportFilter(context.get()));

@@ -1,6 +1,8 @@
 """Mounts of a container: kinds, options, order, propagation, and targets that cannot leave the root file system."""
 
+import json
 import os
+import socket
 import subprocess
 import sys
 
@@ -212,6 +214,224 @@ class Propagation(MountCase):
                 tags = self.table([], linux={"rootfsPropagation": value})["/"]["tags"]
                 self.assertEqual("".join(tag.split(":")[0] + ":" for tag in tags if ":" in tag
                                          and not tag.startswith("propagate")), wanted)
+
+
+# Each option that a bind's own mount can have: what the top shows then, what the mount below it shows, and with which
+# flags the source is mounted first. "-x" must not be there.
+PLAIN = {
+    "ro": "ro", "nosuid": "nosuid", "nodev": "nodev", "noexec": "noexec", "noatime": "noatime -relatime",
+    "nodiratime": "nodiratime", "nosymfollow": "nosymfollow", "strictatime": "-relatime -noatime"}
+UNDOING = {
+    "rw": "rw -ro", "suid": "-nosuid", "dev": "-nodev", "exec": "-noexec", "atime": "relatime -noatime",
+    "relatime": "relatime -noatime", "norelatime": "-noatime", "nostrictatime": "-noatime", "diratime": "-nodiratime",
+    "symfollow": "-nosymfollow"}
+# What has no flag of its own that mountinfo shows, or is shown by a case of its own.
+ELSEWHERE = {
+    "async": "test_superblock", "dirsync": "test_superblock", "sync": "test_superblock", "lazytime": "test_superblock",
+    "nolazytime": "test_superblock", "iversion": "test_superblock", "noiversion": "test_superblock",
+    "mand": "test_superblock", "nomand": "test_superblock", "silent": "test_superblock", "loud": "test_superblock",
+    "defaults": "test_superblock", "bind": "Binds", "rbind": "Binds", "remount": "test_remount",
+    "tmpcopyup": "test_tmpcopyup", "idmap": "IdMapped", "ridmap": "IdMapped",
+    **{prefix + kind: "test_propagation" for prefix in ("", "r") for kind in ("private", "slave", "shared", "unbindable")}}
+MS_FLAGS = {"ro": 1, "nosuid": 2, "nodev": 4, "noexec": 8, "noatime": 1024, "nodiratime": 2048, "nosymfollow": 256}
+MS_REMOUNT, MS_BIND = 0x20, 0x1000
+
+
+@ours_only("runc 1.1.5 and crun 1.8.1 know only a part of them")
+class OptionTable(MountCase):
+    """The whole table of the specification, option by option."""
+
+    def tree(self, flags=0):
+        """A folder that is a mount with a mount below it, both with these flags."""
+        top = self.mounted(self.folder(f"tree{len(os.listdir(self.dir))}"))
+        below = self.mounted(os.path.join(top, "below"))
+        for path in (below, top):
+            if flags:
+                mount(None, path, None, MS_REMOUNT | MS_BIND | flags)
+        return top
+
+    def check_flags(self, flags, wanted):
+        for word in wanted.split():
+            with self.subTest(flag=word):
+                (self.assertNotIn if word.startswith("-") else self.assertIn)(word.lstrip("-"), flags)
+
+    def check(self, source_flags, table):
+        """All options of a table in one container: the plain one at /p/NAME, the recursive one at /r/NAME."""
+        source = self.tree(source_flags)
+        entries = [{"destination": f"/{kind or 'p'}/{name}", "type": "bind", "source": source,
+                    "options": ["rbind", kind + name]} for name in table for kind in ("", "r")]
+        found = self.table(entries)
+        before = found[f"/p/{next(iter(table))}/below"]["flags"]
+        for name, wanted in table.items():
+            with self.subTest(option=name):
+                self.check_flags(found[f"/p/{name}"]["flags"], wanted)
+                self.assertEqual(found[f"/p/{name}/below"]["flags"], before, "the plain form is for the top")
+            with self.subTest(option="r" + name):
+                self.check_flags(found[f"/r/{name}"]["flags"], wanted)
+                self.check_flags(found[f"/r/{name}/below"]["flags"], wanted)
+
+    def test_options_that_set(self):
+        self.check(0, PLAIN)
+
+    def test_options_that_undo(self):
+        self.check(sum(MS_FLAGS.values()), UNDOING)
+
+    def test_every_option_that_features_lists_has_a_row(self):
+        listed = set(json.loads(self.ok("features").out)["mountOptions"])
+        rows = {prefix + name for name in {**PLAIN, **UNDOING} for prefix in ("", "r")} | set(ELSEWHERE)
+        self.assertEqual(listed - rows, set())
+        self.assertEqual(rows - listed, set())
+
+    def test_superblock(self):
+        table = self.table([tmpfs("/a", "sync", "dirsync", "lazytime", "silent", "mand"),
+                            tmpfs("/b", "sync", "async", "lazytime", "nolazytime", "loud", "nomand", "noiversion",
+                                  "defaults")])
+        self.assertLessEqual({"sync", "dirsync", "lazytime"}, table["/a"]["options"])
+        self.assertFalse({"sync", "dirsync", "lazytime"} & table["/b"]["options"])
+
+    def test_propagation(self):
+        source = self.tree()
+        for path in (source, os.path.join(source, "below")):
+            mount("none", path, None, 1 << 20)  # shared
+        starts = {"private": "", "slave": "master:", "shared": "shared:", "unbindable": "unbindable"}
+        entries = [{"destination": f"/{prefix or 'p'}/{kind}", "type": "bind", "source": source,
+                    "options": ["rbind", prefix + kind]} for kind in starts for prefix in ("", "r")]
+        found = self.table(entries)
+        for kind, start in starts.items():
+            for prefix in ("", "r"):
+                with self.subTest(option=prefix + kind):
+                    points = [f"/{prefix or 'p'}/{kind}"] + ([f"/r/{kind}/below"] if prefix else [])
+                    for point in points:
+                        tags = " ".join(tag for tag in found[point]["tags"] if tag != "-")
+                        self.assertTrue(tags.startswith(start) and (start or not tags), f"{point}: {tags}")
+
+    def test_remount(self):
+        table = self.table([tmpfs("/mnt"), {"destination": "/mnt", "type": "tmpfs", "source": "tmpfs",
+                                            "options": ["remount", "nosuid", "size=64k"]}])
+        self.assertIn("nosuid", table["/mnt"]["flags"])
+        self.assertIn("size=64k", table["/mnt"]["options"])
+
+    def test_tmpcopyup(self):
+        bundle = self.bundle("sh", "-c", "cat /srv/app/name; stat -c '%a %u' /srv/app/name; readlink /srv/link; touch "
+                             "/srv/new", mounts=[tmpfs("/srv", "tmpcopyup")])
+        with open(bundle.file("srv/app/name"), "w", encoding="ascii") as file:
+            file.write("from below\n")
+        os.chmod(bundle.file("srv/app/name"), 0o604)
+        os.chown(bundle.file("srv/app/name"), 5, 6)
+        os.symlink("app/name", bundle.file("srv/link"))
+        self.assertEqual(self.run_bundle(bundle).out, "from below\n604 5\napp/name\n")
+        self.assertFalse(os.path.exists(bundle.file("srv/new")))
+
+    def test_tmpcopyup_is_for_tmpfs(self):
+        bundle = self.bundle("true", writable=True, mounts=[{"destination": "/x", "type": "mqueue", "source": "q",
+                                                             "options": ["tmpcopyup"]}])
+        self.fails("create", "--bundle", bundle.path, self.new_id(), says="tmpcopyup")
+
+
+@ours_only("runc 1.1.5 and crun 1.8.1 know only a part of it")
+class IdMapped(MountCase):
+    """idmap and ridmap: the mount's own mappings, the container's, or an error."""
+
+    MAP = [{"containerID": 0, "hostID": 1000, "size": 10}]
+
+    def source(self):
+        top = self.mounted(self.folder("source"))
+        below = self.mounted(os.path.join(top, "below"))
+        for folder in (top, below):
+            with open(os.path.join(folder, "file"), "w", encoding="ascii"):
+                pass
+            os.chown(os.path.join(folder, "file"), 3, 4)
+        return top
+
+    def owners(self, *options, **members):
+        entry = {"destination": "/data", "type": "bind", "source": self.source(), "options": list(options), **members}
+        return self.inside("stat -c '%u %g' /data/file /data/below/file", mounts=[entry], writable=True).splitlines()
+
+    def test_idmap_is_for_the_top(self):
+        self.assertEqual(self.owners("rbind", "idmap", uidMappings=self.MAP, gidMappings=self.MAP), ["1003 1004", "3 4"])
+
+    def test_ridmap_is_for_the_tree(self):
+        self.assertEqual(self.owners("rbind", "ridmap", uidMappings=self.MAP, gidMappings=self.MAP),
+                         ["1003 1004", "1003 1004"])
+
+    def test_mappings_without_the_option(self):
+        self.assertEqual(self.owners("rbind", uidMappings=self.MAP, gidMappings=self.MAP), ["1003 1004", "3 4"])
+
+    def test_without_mappings_those_of_the_container_count(self):
+        bundle = self.bundle("stat", "-c", "%u %g", "/data/file", writable=True, mounts=[
+            {"destination": "/data", "type": "bind", "source": self.source(), "options": ["rbind", "idmap"]}])
+        subprocess.run(["chown", "-Rh", "100000:100000", bundle.rootfs], check=True)
+        bundle.config["linux"]["namespaces"].append({"type": "user"})
+        bundle.config["linux"]["uidMappings"] = bundle.config["linux"]["gidMappings"] = [
+            {"containerID": 0, "hostID": 100000, "size": 65536}]
+        bundle.write()
+        self.assertEqual(self.run_bundle(bundle).out, "3 4\n")
+
+    def test_errors(self):
+        source = self.source()
+        bind_it = {"destination": "/data", "type": "bind", "source": source, "options": ["rbind", "idmap"]}
+        for says, entry in (("needs mappings", bind_it),
+                            ("Mappings", {**bind_it, "uidMappings": self.MAP}),
+                            ("bind", {"destination": "/data", "type": "tmpfs", "source": "t", "options": ["idmap"],
+                                      "uidMappings": self.MAP, "gidMappings": self.MAP})):
+            with self.subTest(entry=entry):
+                bundle = self.bundle("true", writable=True, mounts=[entry])
+                self.fails("create", "--bundle", bundle.path, self.new_id(), says=says)
+
+
+class Special(MountCase):
+    """Sources that are no folders, and what other members of `linux` do to mounts."""
+
+    def test_sockets_fifos_and_devices_are_bound_as_files(self):
+        folder = self.folder("source")
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(os.path.join(folder, "socket"))
+        self.addCleanup(os.unlink, os.path.join(folder, "socket"))
+        os.mkfifo(os.path.join(folder, "fifo"))
+        out = self.inside("for f in socket fifo null; do stat -c %F /run/new/$f; done; echo x >/run/new/null && echo ok",
+                          writable=True, mounts=[
+                              bind(os.path.join(folder, "socket"), "/run/new/socket"),
+                              bind(os.path.join(folder, "fifo"), "/run/new/fifo"), bind("/dev/null", "/run/new/null")])
+        self.assertEqual(out, "socket\nfifo\ncharacter special file\nok\n")
+
+    def test_each_cgroup_hierarchy_is_at_its_place(self):
+        entry = {"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup",
+                 "options": ["nosuid", "noexec", "nodev", "relatime", "ro"]}
+        for own in (False, True):
+            with self.subTest(cgroup_namespace=own):
+                bundle = self.bundle("cat", "/proc/self/mountinfo", "/proc/self/cgroup", writable=True)
+                bundle.config["mounts"] = [one for one in bundle.config["mounts"]
+                                           if one["destination"] != "/sys/fs/cgroup"] + [entry]
+                kinds = [one for one in bundle.config["linux"]["namespaces"] if one["type"] != "cgroup"]
+                bundle.config["linux"]["namespaces"] = kinds + ([{"type": "cgroup"}] if own else [])
+                bundle.write()
+                table = mounts_of(self.run_bundle(bundle).out)
+                self.assertIn("ro", table["/sys/fs/cgroup"]["flags"])
+                below = {point: one for point, one in table.items() if point.startswith("/sys/fs/cgroup/")}
+                if table["/sys/fs/cgroup"]["type"] == "tmpfs":  # v1
+                    self.assertIn("/sys/fs/cgroup/memory", below)
+                    for point, one in below.items():
+                        self.assertLessEqual({"ro", "nosuid", "nodev", "noexec"}, one["flags"], point)
+                else:
+                    self.assertEqual((table["/sys/fs/cgroup"]["type"], below), ("cgroup2", {}))
+
+    @unlike("crun", "1.8.1 ends up private")
+    def test_rootfs_propagation(self):
+        for value, wanted in (("shared", "shared:"), ("rshared", "shared:"), ("unbindable", "unbindable"),
+                              ("runbindable", "unbindable"), ("private", ""), ("rprivate", ""), ("rslave", "master:")):
+            with self.subTest(rootfsPropagation=value):
+                tags = [tag for tag in self.table([], linux={"rootfsPropagation": value})["/"]["tags"]
+                        if tag != "-" and not tag.startswith("propagate_from")]
+                self.assertTrue("".join(tags).startswith(wanted) and (wanted or not tags), tags)
+
+    @ours_only("runc 1.1.5 and crun 1.8.1 leave the question to the kernel")
+    def test_a_mount_label_without_selinux_is_a_warning(self):
+        if os.path.exists("/sys/fs/selinux/enforce"):
+            self.skipTest("this kernel has SELinux enabled")
+        bundle = self.bundle("echo", "ran", linux={"mountLabel": "system_u:object_r:container_file_t:s0"})
+        result = self.run_bundle(bundle)
+        self.assertEqual(result.out, "ran\n", result)
+        self.assertIn("mountLabel", result.err)
 
 
 class Targets(MountCase):
