@@ -157,7 +157,7 @@ class Setup : public std::enable_shared_from_this<Setup> {
 
     void finish(Result<MadeProcess> result) {
         if (step_ == Step::kDone) return;
-        const Step step = std::exchange(step_, Step::kDone);
+        step_ = Step::kDone;
         const auto keep = shared_from_this();
         watch_.reset();
         if (request_.body.owner) request_.body.owner->onGone(nullptr);
