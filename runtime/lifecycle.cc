@@ -16,6 +16,7 @@
 #include "runtime/notify.h"
 #include "runtime/pid_file.h"
 #include "runtime/sockets.h"
+#include "runtime/systemd_cgroup.h"
 
 namespace arca::runtime {
 namespace {
@@ -112,7 +113,8 @@ Result<Settings> chooseSandbox(const Context& context, const spec::Annotations& 
     return settings;
 }
 
-ProcessRequest initRequest(const Context& context, const Bundle& bundle, const Record& record) {
+Result<ProcessRequest> initRequest(const Context& context, Bundle& bundle, Container& container) {
+    Record& record = container.record;
     const Arguments& arguments = context.arguments;
     ProcessRequest request;
     request.container_id = record.id;
@@ -123,6 +125,18 @@ ProcessRequest initRequest(const Context& context, const Bundle& bundle, const R
     options.no_pivot = arguments.isSet("no-pivot");
     options.no_new_keyring = arguments.isSet("no-new-keyring");
     options.preserve_fds = context.fds.count;
+    // In a guest the container's cgroup is the guest's own affair.
+    if (record.sandbox == "local" && context.globals.cgroups_disabled) {
+        options.cgroup_manager = "disabled";
+    }
+    if (record.sandbox == "local" && context.globals.systemd_cgroup) {
+        options.cgroup_manager = "systemd";
+        ARCA_TRY(const systemd::ScopeName name, scopeFor(bundle.spec, record.id));
+        request.place_body = [&container, &bundle, name](pid_t pid) -> Result<> {
+            ARCA_CHECK(placeInScope(name, pid, bundle.spec, container.record));
+            return container.dir.save(container.record);
+        };
+    }
     request.options = writeOptions(options);
     request.stdio = bundle.spec.process->terminal ? Stdio::kTerminal : Stdio::kInherit;
     request.inherited_fds = context.fds.count;
@@ -138,7 +152,8 @@ Result<MadeProcess> makeInit(const Context& context, Action action, const Signal
     Record& record = container.record;
     ARCA_CHECK(container.dir.save(record));
     ARCA_CHECK(addNotifySocket(container.dir, bundle.spec));
-    auto made = container.driver->createProcess(initRequest(context, bundle, record));
+    ARCA_TRY(const ProcessRequest request, initRequest(context, bundle, container));
+    auto made = container.driver->createProcess(request);
     if (!made) return fail(processError(made.error()));
     record.init = made->identity;
     ARCA_CHECK(signals.checkInterrupt());
@@ -181,7 +196,8 @@ std::string writeOptions(const ProcessOptions& options) {
                                 {"no_new_keyring", options.no_new_keyring},
                                 {"preserve_fds", options.preserve_fds},
                                 {"ignore_paused", options.ignore_paused}};
-    if (!options.cgroup.empty()) json["cgroup"] = options.cgroup;
+    if (!options.cgroups.empty()) json["cgroups"] = options.cgroups;
+    if (!options.cgroup_manager.empty()) json["cgroup_manager"] = options.cgroup_manager;
     return json.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
 }
 
@@ -206,6 +222,9 @@ Result<CreatedContainer> createContainer(const Context& context, Action action,
     const bool detach = action == Action::kCreate || arguments.isSet("detach");
     ARCA_CHECK(checkTerminal(terminal, detach, arguments.given("console-socket")));
     ARCA_CHECK(checkCgroupsPath(bundle.spec.linux.cgroupsPath, context.globals));
+    if (context.globals.cgroups_disabled && bundle.spec.linux.resources) {
+        ARCA_CHECK(checkNoLimits(*bundle.spec.linux.resources));
+    }
     for (const std::string& entry : context.fds.env) bundle.spec.process->env.push_back(entry);
     ARCA_TRY(const HandOver sockets,
              connectHandOver(arguments.text("console-socket"), arguments.text("pidfd-socket")));
@@ -284,6 +303,9 @@ Result<> destroyContainer(Container& container, PoststopHooks hooks) {
         const bool recorded = ::faccessat(container.dir.fd(), "guest", F_OK, 0) == 0;
         if (recorded || deleted.error().code() != Code::kUnavailable) return deleted;
     }
+    // Empty by now: systemd forgets it by itself should it not be reachable.
+    auto stopped = stopScope(record);
+    if (!stopped) base::log::warning(stopped.error().message());
     if (hooks == PoststopHooks::kRun && !record.hooks.poststop.empty()) {
         hooks::runAllHooks(record.hooks.poststop,
                            hookContext(record, "poststop", Status::kStopped, 0),

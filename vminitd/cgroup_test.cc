@@ -1,5 +1,6 @@
 #include <boost/test/unit_test.hpp>
 
+#include "spec/cgroup_units.h"
 #include "vminitd/cgroup.h"
 #include "vminitd/cgroup_settings.h"
 #include "vminitd/fake_cgroup_fs.h"
@@ -344,9 +345,9 @@ BOOST_AUTO_TEST_SUITE_END()
 BOOST_AUTO_TEST_SUITE(cgroup_v2)
 
 BOOST_AUTO_TEST_CASE(weight_from_shares) {
-    BOOST_TEST(cpuWeightFromShares(2) == 1U);
-    BOOST_TEST(cpuWeightFromShares(1024) == 100U);
-    BOOST_TEST(cpuWeightFromShares(262144) == 10000U);
+    BOOST_TEST(spec::cpuWeightFromShares(2) == 1U);
+    BOOST_TEST(spec::cpuWeightFromShares(1024) == 100U);
+    BOOST_TEST(spec::cpuWeightFromShares(262144) == 10000U);
 }
 
 BOOST_AUTO_TEST_CASE(controllers_are_enabled_down_to_the_parent) {
