@@ -222,6 +222,7 @@ Result<CreatedContainer> createContainer(const Context& context, Action action,
     const bool detach = action == Action::kCreate || arguments.isSet("detach");
     ARCA_CHECK(checkTerminal(terminal, detach, arguments.given("console-socket")));
     ARCA_CHECK(checkCgroupsPath(bundle.spec.linux.cgroupsPath, context.globals));
+    if (context.globals.systemd_cgroup) ARCA_CHECK(scopeFor(bundle.spec, id));
     if (context.globals.cgroups_disabled && bundle.spec.linux.resources) {
         ARCA_CHECK(checkNoLimits(*bundle.spec.linux.resources));
     }
