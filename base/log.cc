@@ -119,6 +119,10 @@ bool hasFile() {
     return state().file.valid();
 }
 
+bool writesDebug() {
+    return state().level == Level::kDebug;
+}
+
 std::string formatLine(Format format, Level level, std::string_view message, std::string_view time,
                        std::string_view label) {
     const std::string name(levelName(level));

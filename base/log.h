@@ -53,6 +53,9 @@ inline void error(std::string_view message) {
 // True when a --log file is in use, i.e. errors are to go to stderr too.
 bool hasFile();
 
+// True when debug lines are written, i.e. programs that are started should write theirs.
+bool writesDebug();
+
 // The line that write() would make, without the line end. For tests. `label`: of kConsole.
 std::string formatLine(Format format, Level level, std::string_view message, std::string_view time,
                        std::string_view label = {});

@@ -100,6 +100,35 @@ bool drain(int fd, std::string& out, size_t limit) {
     return true;
 }
 
+// While it lives, a write to a closed pipe is an error and no signal. A library function must not
+// change the program's dispositions, so the signal is blocked and taken back. That holds too where
+// the caller has it blocked: one that reads its signals from a descriptor would take it for its
+// own.
+class NoSigpipe {
+ public:
+    NoSigpipe() {
+        (void)::sigemptyset(&pipe_only_);
+        (void)::sigaddset(&pipe_only_, SIGPIPE);
+        (void)::pthread_sigmask(SIG_BLOCK, &pipe_only_, &before_);
+        sigset_t pending;
+        (void)::sigpending(&pending);
+        was_pending_ = ::sigismember(&pending, SIGPIPE) == 1;
+    }
+    NoSigpipe(const NoSigpipe&) = delete;
+    NoSigpipe& operator=(const NoSigpipe&) = delete;
+    ~NoSigpipe() {
+        const timespec no_wait{};
+        while (!was_pending_ && ::sigtimedwait(&pipe_only_, nullptr, &no_wait) > 0) {
+        }
+        (void)::pthread_sigmask(SIG_SETMASK, &before_, nullptr);
+    }
+
+ private:
+    sigset_t pipe_only_{};
+    sigset_t before_{};
+    bool was_pending_ = false;
+};
+
 struct Streams {
     UniqueFd input, out, err;
     std::string_view pending_input;
@@ -198,13 +227,7 @@ Result<Outcome> runCommand(const Command& command) {
     for (const UniqueFd* fd : {&streams.input, &streams.out, &streams.err}) {
         if (::fcntl(fd->get(), F_SETFL, O_NONBLOCK) != 0) return failErrno("set O_NONBLOCK");
     }
-    // The write below may meet a closed pipe; a library function must not change the program's
-    // dispositions.
-    sigset_t before;
-    sigset_t pipe_only;
-    (void)::sigemptyset(&pipe_only);
-    (void)::sigaddset(&pipe_only, SIGPIPE);
-    (void)::pthread_sigmask(SIG_BLOCK, &pipe_only, &before);
+    const NoSigpipe no_sigpipe;
     feed(streams);
     const auto deadline = command.timeout ? Clock::now() + *command.timeout
                                           : Clock::now() + std::chrono::hours(24 * 365);
@@ -212,12 +235,6 @@ Result<Outcome> runCommand(const Command& command) {
     Result<bool> ended =
         pidfd ? pump(streams, pidfd->get(), deadline, command.output_limit_bytes, outcome)
               : Result<bool>(fail(pidfd.error()));
-    if (sigismember(&before, SIGPIPE) == 0) {
-        const timespec no_wait{};
-        while (::sigtimedwait(&pipe_only, nullptr, &no_wait) > 0) {
-        }
-    }
-    (void)::pthread_sigmask(SIG_SETMASK, &before, nullptr);
     const bool in_time = ended && *ended;
     if (!in_time) (void)::kill(-pid, SIGKILL);
     int status = 0;

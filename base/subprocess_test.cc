@@ -171,6 +171,25 @@ BOOST_AUTO_TEST_CASE(no_descriptor_and_no_pending_signal_is_left) {
     BOOST_TEST(sigismember(&pending, SIGPIPE) == 0);
 }
 
+// A caller that reads its signals from a descriptor would take the SIGPIPE for one sent to it.
+BOOST_AUTO_TEST_CASE(a_caller_that_has_sigpipe_blocked_sees_none) {
+    sigset_t blocked;
+    sigset_t before;
+    (void)::sigemptyset(&blocked);
+    (void)::sigaddset(&blocked, SIGPIPE);
+    (void)::pthread_sigmask(SIG_BLOCK, &blocked, &before);
+    Command command = shell("exec 0<&-; exit 0");
+    command.input = std::string(1 << 20U, 'i');
+    const bool ran = runCommand(command).has_value();
+    sigset_t pending;
+    (void)::sigpending(&pending);
+    const timespec no_wait{};
+    (void)::sigtimedwait(&blocked, nullptr, &no_wait);
+    (void)::pthread_sigmask(SIG_SETMASK, &before, nullptr);
+    BOOST_TEST(ran);
+    BOOST_TEST(sigismember(&pending, SIGPIPE) == 0);
+}
+
 // A regular file stands for cgroup.procs: what is written to it is the same.
 BOOST_AUTO_TEST_CASE(a_program_is_put_into_its_cgroup_and_loses_the_callers_protection) {
     const TempDir dir;

@@ -56,6 +56,8 @@ enum class BodyMessage : uint32_t {
                     // "ROWS COLUMNS"
     kFailure = 9,   // init or stage 1 -> vminitd
     kWarning = 10,  // init or stage 1 -> vminitd: what the spec calls a warning; text
+    kListener = 11,        // init -> vminitd, over the gate: fds {seccomp listener}
+    kListenerPassed = 12,  // vminitd -> init, over the gate: somebody will answer; exec may follow
     kAttach = 32,   // CLI -> vminitd: text "CONTAINER_ID\0PROCESS_ID\0", fds {sync socket, pidfd of
                     // stage 1}
     kRunHooks = 33,     // vminitd -> CLI

@@ -105,7 +105,6 @@ Result<Bundle> loadBundle(const std::string& dir, const std::string& config_name
         base::log::warning(base::printable(name) + ": " + warning);
     }
     bundle.spec = std::move(*parsed);
-    if (!bundle.spec.process) return fail(Code::kInvalidArgument, texts::kProcessMissing);
     if (!bundle.spec.root) {
         return fail(Code::kInvalidArgument, base::printable(name) + ": /root: missing");
     }

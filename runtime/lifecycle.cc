@@ -17,6 +17,7 @@
 #include "runtime/pid_file.h"
 #include "runtime/sockets.h"
 #include "runtime/systemd_cgroup.h"
+#include "spec/version.h"
 
 namespace arca::runtime {
 namespace {
@@ -45,7 +46,8 @@ hooks::HookContext hookContext(const Record& record, const char* kind, Status st
     return context;
 }
 
-// crun's rule for `status`, which the conformance suite asks for: "created" in both.
+// `status` is "created" in both: the hooks are steps 3 and 4 of the specification's lifecycle, and
+// what comes after step 2 is that status. So the conformance suite has it too.
 Result<> runCreateHooks(const Record& record, const spec::Hooks& hooks, pid_t pid) {
     ARCA_CHECK(
         hooks::runHooks(hooks.prestart, hookContext(record, "prestart", Status::kCreated, pid)));
@@ -53,12 +55,18 @@ Result<> runCreateHooks(const Record& record, const spec::Hooks& hooks, pid_t pi
                            hookContext(record, "createRuntime", Status::kCreated, pid));
 }
 
-bool hasHome(const spec::Process& process) {
-    for (const std::string& entry : process.env) {
+bool hasHome(const std::optional<spec::Process>& process) {
+    if (!process) return false;
+    for (const std::string& entry : process->env) {
         constexpr std::string_view kHome = "HOME=";
         if (entry.size() > kHome.size() && entry.rfind(kHome, 0) == 0) return true;
     }
     return false;
+}
+
+// What has no process has no terminal either: its start is what fails.
+bool hasTerminal(const spec::Spec& spec) {
+    return spec.process && spec.process->terminal;
 }
 
 Record newRecord(const Context& context, const std::string& id, const Bundle& bundle) {
@@ -72,7 +80,7 @@ Record newRecord(const Context& context, const std::string& id, const Bundle& bu
     record.owner = ::geteuid();
     record.rootless = context.globals.rootless;
     record.private_pid_namespace = bundle.spec.newNamespace(spec::NamespaceType::kPid);
-    record.home_given = hasHome(*bundle.spec.process);
+    record.home_given = hasHome(bundle.spec.process);
     record.hooks.startContainer = bundle.spec.hooks.startContainer;
     record.hooks.poststart = bundle.spec.hooks.poststart;
     record.hooks.poststop = bundle.spec.hooks.poststop;
@@ -113,6 +121,27 @@ Result<Settings> chooseSandbox(const Context& context, const spec::Annotations& 
     return settings;
 }
 
+// Who puts the container into its cgroup, when that is not the driver. In a guest the container's
+// cgroup is the guest's own affair, and this is about its stand-in, which has no limits.
+Result<> chooseCgroupManager(const Globals& globals, Bundle& bundle, Container& container,
+                             ProcessRequest& request, ProcessOptions& options) {
+    const bool local = container.record.sandbox == "local";
+    if (globals.cgroups_disabled) {
+        if (local) options.cgroup_manager = "disabled";
+        request.place_body = [](pid_t) { return Result<>(); };
+    }
+    if (!globals.systemd_cgroup) return {};
+    if (local) options.cgroup_manager = "systemd";
+    ARCA_TRY(const systemd::ScopeName name, scopeFor(bundle.spec, container.record.id));
+    request.place_body = [&container, &bundle, name, local](pid_t pid) -> Result<> {
+        spec::Spec stand_in;
+        stand_in.annotations = bundle.spec.annotations;
+        ARCA_CHECK(placeInScope(name, pid, local ? bundle.spec : stand_in, container.record));
+        return container.dir.save(container.record);
+    };
+    return {};
+}
+
 Result<ProcessRequest> initRequest(const Context& context, Bundle& bundle, Container& container) {
     Record& record = container.record;
     const Arguments& arguments = context.arguments;
@@ -125,20 +154,9 @@ Result<ProcessRequest> initRequest(const Context& context, Bundle& bundle, Conta
     options.no_pivot = arguments.isSet("no-pivot");
     options.no_new_keyring = arguments.isSet("no-new-keyring");
     options.preserve_fds = context.fds.count;
-    // In a guest the container's cgroup is the guest's own affair.
-    if (record.sandbox == "local" && context.globals.cgroups_disabled) {
-        options.cgroup_manager = "disabled";
-    }
-    if (record.sandbox == "local" && context.globals.systemd_cgroup) {
-        options.cgroup_manager = "systemd";
-        ARCA_TRY(const systemd::ScopeName name, scopeFor(bundle.spec, record.id));
-        request.place_body = [&container, &bundle, name](pid_t pid) -> Result<> {
-            ARCA_CHECK(placeInScope(name, pid, bundle.spec, container.record));
-            return container.dir.save(container.record);
-        };
-    }
+    ARCA_CHECK(chooseCgroupManager(context.globals, bundle, container, request, options));
     request.options = writeOptions(options);
-    request.stdio = bundle.spec.process->terminal ? Stdio::kTerminal : Stdio::kInherit;
+    request.stdio = hasTerminal(bundle.spec) ? Stdio::kTerminal : Stdio::kInherit;
     request.inherited_fds = context.fds.count;
     request.run_hooks = [&record, &bundle](pid_t pid) {
         return runCreateHooks(record, bundle.spec.hooks, pid);
@@ -180,6 +198,29 @@ void undoCreate(Container& container, const spec::Hooks& hooks) {
     }
 }
 
+void warn(const base::Error& error) {
+    base::log::warning(error.message());
+}
+
+// Until 1.2 of the specification a poststart hook that fails is a warning and the others run; since
+// 1.3 it ends the container. Source: runtime.md, "Lifecycle", step 9, of either version.
+Result<> runPoststartHooks(const Record& record) {
+    const hooks::HookContext context =
+        hookContext(record, "poststart", Status::kRunning, record.init.pid);
+    if (spec::versionAtLeast(record.oci_version, 1, 3)) {
+        return hooks::runHooks(record.hooks.poststart, context);
+    }
+    hooks::runAllHooks(record.hooks.poststart, context, warn);
+    return {};
+}
+
+// What follows a hook that failed after create: stop, destroy, poststop.
+void stopAndDestroy(Container& container) {
+    auto destroyed = killInit(container);
+    if (destroyed) destroyed = destroyContainer(container);
+    if (!destroyed) warn(destroyed.error());
+}
+
 }  // namespace
 
 base::Error processError(const base::Error& error) {
@@ -218,7 +259,7 @@ Result<CreatedContainer> createContainer(const Context& context, Action action,
     const std::string& id = arguments.positional().front();
     ARCA_CHECK(base::validateId(id));
     ARCA_TRY(Bundle bundle, loadBundle(arguments.text("bundle"), arguments.text("config")));
-    const bool terminal = bundle.spec.process->terminal;
+    const bool terminal = hasTerminal(bundle.spec);
     const bool detach = action == Action::kCreate || arguments.isSet("detach");
     ARCA_CHECK(checkTerminal(terminal, detach, arguments.given("console-socket")));
     ARCA_CHECK(checkCgroupsPath(bundle.spec.linux.cgroupsPath, context.globals));
@@ -226,7 +267,9 @@ Result<CreatedContainer> createContainer(const Context& context, Action action,
     if (context.globals.cgroups_disabled && bundle.spec.linux.resources) {
         ARCA_CHECK(checkNoLimits(*bundle.spec.linux.resources));
     }
-    for (const std::string& entry : context.fds.env) bundle.spec.process->env.push_back(entry);
+    if (bundle.spec.process) {
+        for (const std::string& entry : context.fds.env) bundle.spec.process->env.push_back(entry);
+    }
     ARCA_TRY(const HandOver sockets,
              connectHandOver(arguments.text("console-socket"), arguments.text("pidfd-socket")));
 
@@ -253,23 +296,13 @@ Result<> startContainer(Container& container) {
         const base::Error error = processError(started.error());
         // A startContainer hook may have failed: stop, destroy, poststop (runtime.md, "Lifecycle",
         // step 7). Without any, a program that cannot be executed leaves a stopped container.
-        if (!record.hooks.startContainer.empty()) {
-            auto destroyed = killInit(container);
-            if (destroyed) destroyed = destroyContainer(container);
-            if (!destroyed) base::log::warning(destroyed.error().message());
-        }
+        if (!record.hooks.startContainer.empty()) stopAndDestroy(container);
         return fail(error);
     }
     record.stage = Stage::kRunning;
     ARCA_CHECK(container.dir.save(record));
-    auto hooks =
-        hooks::runHooks(record.hooks.poststart,
-                        hookContext(record, "poststart", Status::kRunning, record.init.pid));
-    if (hooks) return {};
-    // As the specification has it since 1.3 (before: a warning): stop, destroy, poststop.
-    auto destroyed = killInit(container);
-    if (destroyed) destroyed = destroyContainer(container);
-    if (!destroyed) base::log::warning(destroyed.error().message());
+    auto hooks = runPoststartHooks(record);
+    if (!hooks) stopAndDestroy(container);
     return hooks;
 }
 
@@ -309,8 +342,7 @@ Result<> destroyContainer(Container& container, PoststopHooks hooks) {
     if (!stopped) base::log::warning(stopped.error().message());
     if (hooks == PoststopHooks::kRun && !record.hooks.poststop.empty()) {
         hooks::runAllHooks(record.hooks.poststop,
-                           hookContext(record, "poststop", Status::kStopped, 0),
-                           [](const base::Error& error) { base::log::warning(error.message()); });
+                           hookContext(record, "poststop", Status::kStopped, 0), warn);
     }
     return container.dir.remove();
 }

@@ -74,7 +74,9 @@ Result<> addNotifySocket(const ContainerDir& dir, spec::Spec& spec) {
     mount.source = std::string(buffer, static_cast<size_t>(n)) + "/" + kFolder;
     mount.options = {"bind", "nosuid", "noexec", "nodev", "ro"};
     spec.mounts.push_back(std::move(mount));
-    spec.process->env.push_back(std::string("NOTIFY_SOCKET=") + kInContainer + "/" + kSocket);
+    if (spec.process) {
+        spec.process->env.push_back(std::string("NOTIFY_SOCKET=") + kInContainer + "/" + kSocket);
+    }
     return {};
 }
 

@@ -183,6 +183,8 @@ BOOST_AUTO_TEST_CASE(what_a_guest_cannot_do_is_refused) {
                 Code::kUnsupported));
     config = example();
     config.linux.seccomp.emplace().listenerPath = "/x";
+    BOOST_TEST(makeGuestSpec(config, "c1", sharePlacement("c1"), noNamespace).has_value());
+    config.linux.seccomp->syscalls.push_back({{"mkdir"}, "SCMP_ACT_NOTIFY", {}, {}});
     BOOST_TEST((makeGuestSpec(config, "c1", sharePlacement("c1"), noNamespace).error().code() ==
                 Code::kUnsupported));
 }

@@ -1,5 +1,5 @@
 // The cgroup of a container as a scope of systemd: what commands do with --systemd-cgroup, and
-// later on containers that were created with it. Local sandbox only.
+// later on containers that were created with it.
 #pragma once
 
 #include <sys/types.h>

@@ -75,10 +75,16 @@ void putLinux(JsonWriter& out) {
     putEnabled(out, "apparmor", true);
     putEnabled(out, "selinux", true);
     putEnabled(out, "intelRdt", false);
+    out.name("memoryPolicy");
+    out.beginObject();
+    putList(out, "modes", names::kMemoryPolicyModes);
+    putList(out, "flags", names::kMemoryPolicyFlags);
+    out.endObject();
     out.name("mountExtensions");
     out.beginObject();
     putEnabled(out, "idmap", true);
     out.endObject();
+    putEnabled(out, "netDevices", true);
     out.endObject();
 }
 

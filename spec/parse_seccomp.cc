@@ -53,14 +53,11 @@ static void decode(JsonValue value, SeccompSyscall& target) {
 }
 
 static void checkListener(const JsonObject& object, const Seccomp& seccomp) {
-    const bool notifies =
-        std::any_of(seccomp.syscalls.begin(), seccomp.syscalls.end(),
-                    [](const SeccompSyscall& rule) { return rule.action == kNotify; });
     if (seccomp.defaultAction == kNotify) {
         object.fail("defaultAction", "SCMP_ACT_NOTIFY cannot be the default action");
     }
     if (!seccomp.listenerPath.empty()) return;
-    if (notifies) object.fail("listenerPath", "is required with SCMP_ACT_NOTIFY");
+    if (seccomp.notifies()) object.fail("listenerPath", "is required with SCMP_ACT_NOTIFY");
     if (!seccomp.listenerMetadata.empty()) {
         object.fail("listenerMetadata", "must not be set without listenerPath");
     }
@@ -82,6 +79,11 @@ static void decode(JsonValue value, Seccomp& target) {
     object.get("listenerMetadata", target.listenerMetadata);
     object.get("syscalls", target.syscalls);
     checkListener(object, target);
+}
+
+bool Seccomp::notifies() const {
+    return std::any_of(syscalls.begin(), syscalls.end(),
+                       [](const SeccompSyscall& rule) { return rule.action == kNotify; });
 }
 
 void decode(JsonValue value, std::optional<Seccomp>& target) {

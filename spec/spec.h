@@ -232,6 +232,9 @@ struct Seccomp {
     std::string listenerPath;
     std::string listenerMetadata;
     std::vector<SeccompSyscall> syscalls;
+
+    // Whether a rule asks for SCMP_ACT_NOTIFY, so that the filter has a listener.
+    [[nodiscard]] bool notifies() const;
 };
 
 struct TimeOffset {

@@ -195,6 +195,19 @@ BOOST_AUTO_TEST_CASE(is_valid_json_whatever_the_bundle_is_called) {
 
 BOOST_AUTO_TEST_SUITE_END()
 
+BOOST_AUTO_TEST_SUITE(version)
+
+BOOST_AUTO_TEST_CASE(major_and_minor_decide) {
+    for (const char* later : {"1.3.0", "1.3.0-rc.1", "1.3.0+dev", "1.10.0", "2.0.0"}) {
+        BOOST_TEST(versionAtLeast(later, 1, 3), later);
+    }
+    for (const char* earlier : {"1.0.0", "1.0.2-dev", "1.2.1", "1.2.99", "0.9.0", "", "1", "x.y"}) {
+        BOOST_TEST(!versionAtLeast(earlier, 1, 3), earlier);
+    }
+}
+
+BOOST_AUTO_TEST_SUITE_END()
+
 BOOST_AUTO_TEST_SUITE(features)
 
 BOOST_AUTO_TEST_CASE(are_indented_json_with_what_callers_look_for) {
@@ -219,9 +232,9 @@ BOOST_AUTO_TEST_CASE(are_indented_json_with_what_callers_look_for) {
 
 BOOST_AUTO_TEST_CASE(list_nothing_newer_than_the_maximum_version) {
     const json features = json::parse(featuresJson());
-    BOOST_TEST_REQUIRE(std::string(kOciVersionMax) < "1.3.0");
-    BOOST_TEST(!features["linux"].contains("netDevices"));
-    BOOST_TEST(!features["linux"].contains("memoryPolicy"));
+    const bool has_1_3 = versionAtLeast(kOciVersionMax, 1, 3);
+    BOOST_TEST(features["linux"].contains("netDevices") == has_1_3);
+    BOOST_TEST(features["linux"].contains("memoryPolicy") == has_1_3);
 }
 
 BOOST_AUTO_TEST_CASE(everything_listed_is_accepted) {
@@ -239,6 +252,24 @@ BOOST_AUTO_TEST_CASE(everything_listed_is_accepted) {
         patch["linux"]["namespaces"].push_back({{"type", type}});
     }
     BOOST_TEST(complaint(config(patch.dump())) == "");
+}
+
+BOOST_AUTO_TEST_CASE(every_memory_policy_listed_is_accepted_and_no_other) {
+    const json features = json::parse(featuresJson());
+    json patch;
+    json& policy = patch["linux"]["memoryPolicy"];
+    for (const json& mode : features["linux"]["memoryPolicy"]["modes"]) {
+        policy = {{"mode", mode}};
+        if (mode != "MPOL_DEFAULT" && mode != "MPOL_LOCAL") policy["nodes"] = "0";
+        BOOST_TEST(complaint(config(patch.dump())) == "");
+    }
+    policy = {{"mode", "MPOL_BIND"}, {"nodes", "0"}};
+    for (const json& flag : features["linux"]["memoryPolicy"]["flags"]) {
+        policy["flags"] = json::array({flag});
+        BOOST_TEST(complaint(config(patch.dump())) == "");
+    }
+    policy["flags"] = json::array({"MPOL_F_OTHER"});
+    BOOST_TEST(complaint(config(patch.dump())) != "");
 }
 
 BOOST_AUTO_TEST_CASE(mount_options_are_sorted_and_given_once) {

@@ -34,9 +34,6 @@ std::vector<char*> pointers(const std::vector<std::string>& strings) {
     return out;
 }
 
-// To be told apart from kWarning and kFailure, which come over the gate too.
-constexpr auto kListener = static_cast<BodyMessage>(11);
-
 struct Started {
     Channel connection;
     Channel::Received message;
@@ -66,6 +63,29 @@ Result<> runStartHooks(const GateInput& input) {
                                                .default_env = input.env});
 }
 
+// Runs beside the process that the filter confines, in a thread without one: the filter may well
+// refuse or suspend the calls that this takes.
+void handOver(const Channel& connection, int listener) {
+    auto sent = connection.send(BodyMessage::kListener, 0, {}, listener);
+    if (!sent) connection.die(sent.error());
+    // Without an answer there is nobody who would decide about the program's calls.
+    if (!connection.expect(BodyMessage::kListenerPassed, "kListenerPassed")) ::_exit(1);
+}
+
+Result<> confine(const GateInput& input, const Channel& connection) {
+    if (input.seccomp_program.empty()) return {};
+    if (!input.seccomp_notify) return loadSeccomp(input.seccomp_program, input.seccomp_flags);
+    return loadSeccompWithListener(input.seccomp_program, input.seccomp_flags,
+                                   [&](int listener) { handOver(connection, listener); });
+}
+
+// write(2) and not sendmsg(2): hardly a filter refuses it.
+void reportUnderFilter(const Channel& connection, const base::Error& error) {
+    const std::string packet = proto::encodeBodyMessage(BodyMessage::kFailure, error.sysErrno(),
+                                                        error.message());
+    if (::write(connection.fd(), packet.data(), packet.size()) >= 0) ::_exit(1);
+}
+
 // Under the filter as little as possible is called: the program's calls are all that it was made
 // for.
 Result<> execute(const GateInput& input, const Channel& connection) {
@@ -73,14 +93,11 @@ Result<> execute(const GateInput& input, const Channel& connection) {
     const std::vector<char*> envp = pointers(input.env);
     ARCA_CHECK(base::closeOnExecFrom(3 + input.preserve_fds));
     releaseSignals();
-    if (!input.seccomp_program.empty()) {
-        ARCA_TRY(const UniqueFd listener,
-                 loadSeccomp(input.seccomp_program, input.seccomp_flags,
-                             input.seccomp_notify ? SeccompListener::kYes : SeccompListener::kNo));
-        if (listener.valid()) ARCA_CHECK(connection.send(kListener, 0, {}, listener.get()));
-    }
+    ARCA_CHECK(confine(input, connection));
     (void)::execve(input.program.c_str(), argv.data(), envp.data());
-    return failErrno("exec " + base::printable(input.program));
+    const auto failed = failErrno("exec " + base::printable(input.program));
+    if (!input.seccomp_program.empty()) reportUnderFilter(connection, failed.value());
+    return failed;
 }
 
 Result<> start(const GateInput& input, const Started& started) {

@@ -83,7 +83,7 @@ Result<> runCreateContainerHooks(const spec::Plan& plan, int root_fd) {
     return hooks::runHooks(list, {.kind = "createContainer",
                                   .state = {.ociVersion = plan.spec.ociVersion,
                                             .id = plan.container_id,
-                                            .status = "creating",
+                                            .status = "created",
                                             .pid = ::getpid(),
                                             .bundle = plan.bundle,
                                             .annotations = plan.spec.annotations},

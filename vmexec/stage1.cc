@@ -23,6 +23,7 @@
 #include "vmexec/lsm.h"
 #include "vmexec/mount_sources.h"
 #include "vmexec/namespaces.h"
+#include "vmexec/net_devices.h"
 #include "vmexec/proc_fs.h"
 #include "vmexec/process_limits.h"
 #include "vmexec/process_scheduling.h"
@@ -122,6 +123,7 @@ Result<> makeInit(Received received, Channel& channel) {
     const spec::Linux& config = received.plan.spec.linux;
     ARCA_TRY(NamespacePlan namespaces, openNamespaces(config.namespaces));
     ARCA_CHECK(applyInherited(received.plan));
+    ARCA_TRY(NetDevices net_devices, NetDevices::open(config.netDevices));
     const bool new_userns = (namespaces.create & cloneFlag(NamespaceType::kUser)) != 0;
     const bool in_userns = new_userns || namespaces.user.valid();
     ARCA_CHECK(joinNamespaces(namespaces));
@@ -136,12 +138,12 @@ Result<> makeInit(Received received, Channel& channel) {
                   .sources = std::move(sources),
                   .in_userns = in_userns});
     }
-    if (new_userns) {
-        auto written = writeIdMaps(pid, config.uidMappings, config.gidMappings);
-        if (!written) {
-            killChild(pidfd);
-            return written;
-        }
+    Result<> outfitted;
+    if (new_userns) outfitted = writeIdMaps(pid, config.uidMappings, config.gidMappings);
+    if (outfitted) outfitted = net_devices.moveTo(pidfd.get());
+    if (!outfitted) {
+        killChild(pidfd);
+        return outfitted;
     }
     reportPid(channel, pid, pidfd);
 }

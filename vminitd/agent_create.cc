@@ -95,11 +95,12 @@ std::optional<uid_t> cgroupOwner(const spec::Spec& spec) {
     return std::nullopt;  // a namespace that was there: its map is its maker's affair
 }
 
-BodyRequest bodyRequest(const CreateRequest& request, bool terminal) {
+BodyRequest bodyRequest(const CreateRequest& request, const spec::Spec& config, bool terminal) {
     BodyRequest body;
     body.key = {*request.key.container_id, request.key.id};
     body.ports = {request.stdin_port, request.stdout_port, request.stderr_port};
     body.terminal = terminal;
+    body.drivers = driversForProcess(config);
     return body;
 }
 
@@ -175,9 +176,10 @@ void Agent::createInit(CreateRequest request, Reply<> reply) {
     if (!prepared) return creation->reply(std::move(prepared));
     const std::string id = creation->container->id;
     containers_.emplace(id, creation->container);
-    BodyRequest body = bodyRequest(creation->request, creation->process->terminal());
     const spec::Spec& config = creation->plan.spec;
-    body.state = {config.ociVersion, id, "creating", 0, creation->plan.bundle, config.annotations};
+    BodyRequest body = bodyRequest(creation->request, config, creation->process->terminal());
+    // What hooks are told after the environment was made: runtime.md, "Lifecycle", steps 2 to 5.
+    body.state = {config.ociVersion, id, "created", 0, creation->plan.bundle, config.annotations};
     // The hooks of a bundle are run by the command that it belongs to.
     if (!creation->request.options.from_command) {
         body.hooks.prestart = config.hooks.prestart;
@@ -212,6 +214,9 @@ Result<> Agent::prepareInit(Creation& creation) {
     SeccompProgram seccomp;
     if (plan.spec.linux.seccomp) {
         ARCA_TRY(seccomp, seccomp_.get(*plan.spec.linux.seccomp));
+    }
+    if (plan.spec.linux.intelRdt) {
+        return base::fail(Code::kUnsupported, "linux.intelRdt: not supported");
     }
     plan.kind = spec::PlanKind::kInit;
     plan.container_id = request.key.id;
@@ -298,8 +303,9 @@ void Agent::createExec(const ContainerPtr& container, CreateRequest request, Rep
     creation->process->being_made = true;
     const std::string& id = creation->process->id();
     container->execs.emplace(id, creation->process);
-    bodies_.acquire(bodyRequest(creation->request, creation->process->terminal()),
-                    [this, creation](Result<Body> body) { gotBody(creation, std::move(body)); });
+    bodies_.acquire(
+        bodyRequest(creation->request, creation->plan.spec, creation->process->terminal()),
+        [this, creation](Result<Body> body) { gotBody(creation, std::move(body)); });
 }
 
 Result<> Agent::prepareExec(Creation& creation) {

@@ -107,8 +107,13 @@ Result<> Agent::passSeccompListener(Container& container, const Process& process
         seccompListenerMessage(state, process.identity().pid, profile.listenerMetadata);
     // Not waited for: an agent of seccomp that does not accept must not hold up this one.
     auto socket = base::connectUnixPath(profile.listenerPath, SOCK_STREAM | SOCK_NONBLOCK);
-    if (!socket) return base::fail(std::move(socket).error().withContext("seccomp listenerPath"));
-    return base::sendMessage(socket->get(), message, {listener.get()});
+    auto passed = socket ? base::sendMessage(socket->get(), message, {listener.get()})
+                         : base::fail(socket.error());
+    if (passed) return {};
+    // Not the code of the connection: a caller would take it for one to this agent.
+    return base::fail(Code::kInternal,
+                      "linux.seccomp.listenerPath: " + passed.error().message(),
+                      passed.error().sysErrno());
 }
 
 Result<bool> Agent::killProcess(const ProcessKey& key, int signal_number) {

@@ -18,6 +18,7 @@
 #include "base/unique_fd.h"
 #include "spec/spec.h"
 #include "spec/state.h"
+#include "vminitd/driver_need.h"
 #include "vminitd/process_start.h"
 
 namespace arca::vminitd {
@@ -74,6 +75,7 @@ struct BodyRequest {
     BodyKey key;
     StdioPorts ports;
     bool terminal = false;
+    DriverNeed drivers;
     // Of an init whose hooks are the agent's to run: prestart and createRuntime.
     spec::Hooks hooks;
     spec::State state;  // for them; without the pid

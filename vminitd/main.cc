@@ -4,8 +4,8 @@
 //           [--vmexec FILE]      first process of a VM, or a plain process that serves the same
 //   vminitd init [-p] [--] COMMAND [ARGUMENTS]   init of a container; also as `.cz-init`
 //   vminitd pause                holds a pod's namespaces
-//   vminitd --local --root DIR --key KEY --idle-seconds N --rpc-fd N --attach-fd N --lock-fd N
-//           --dir-fd N           the agent of a host's local sandbox
+//   vminitd --local --root DIR --key KEY [--log-level L] --idle-seconds N --rpc-fd N --attach-fd N
+//           --lock-fd N --dir-fd N   the agent of a host's local sandbox
 //   vminitd --version | --help
 #include <fcntl.h>
 #include <unistd.h>
@@ -113,8 +113,18 @@ Result<DaemonOptions> daemonOptions(const std::map<std::string, std::string>& op
     return out;
 }
 
+base::log::Level logLevel(std::string_view name) {
+    using base::log::Level;
+    if (name == "trace" || name == "debug") return Level::kDebug;
+    if (name == "warning") return Level::kWarning;
+    if (name == "error" || name == "critical") return Level::kError;
+    return Level::kInfo;  // info, notice, and what nobody knows: see the guest protocol
+}
+
 Result<> runLocal(const Arguments& args) {
     ARCA_TRY(const auto parsed, readOptions(args));
+    const auto level = parsed.find("log-level");
+    if (level != parsed.end()) ARCA_CHECK(base::log::setUp({.level = logLevel(level->second)}));
     ARCA_TRY(DaemonOptions options, daemonOptions(parsed));
     ARCA_CHECK(becomeDaemon(options));
     RealCgroupFs cgroup_fs;
@@ -142,14 +152,6 @@ Result<> runLocal(const Arguments& args) {
 }
 
 // ---- the agent of a VM ----
-
-base::log::Level logLevel(std::string_view name) {
-    using base::log::Level;
-    if (name == "trace" || name == "debug") return Level::kDebug;
-    if (name == "warning") return Level::kWarning;
-    if (name == "error" || name == "critical") return Level::kError;
-    return Level::kInfo;  // info, notice, and what nobody knows: see the guest protocol
-}
 
 // The first process of a VM gets what the kernel did not understand of its own command line, so it
 // passes over what it does not know; everybody else is told.

@@ -87,6 +87,7 @@ class Setup : public std::enable_shared_from_this<Setup> {
         const auto packet = proto::decodeBodyMessage((*message)->data);
         if (!packet) return finish(fail(Code::kInternal, "malformed message from vmexec"));
         if (packet->type == BodyMessage::kFailure) {
+            ends_itself_ = true;
             return finish(fail(Code::kInternal, std::string(packet->text), packet->value));
         }
         if (packet->type == BodyMessage::kWarning) {
@@ -161,8 +162,11 @@ class Setup : public std::enable_shared_from_this<Setup> {
         watch_.reset();
         if (request_.body.owner) request_.body.owner->onGone(nullptr);
         if (!result) {
-            // Stage 1 first: it may be about to make the process whose pid we do not know yet.
-            if (request_.body.pidfd.valid()) {
+            // Stage 1 first: it may be about to make the process whose pid we do not know yet. One
+            // that ends by itself is left to: a command would take the signal for the reason, which
+            // it has not been told yet.
+            const bool stage1_waits = !ends_itself_ && !made_.pidfd.valid();
+            if (stage1_waits && request_.body.pidfd.valid()) {
                 (void)base::sendSignal(request_.body.pidfd.get(), SIGKILL);
             }
             if (made_.pidfd.valid()) (void)base::sendSignal(made_.pidfd.get(), SIGKILL);
@@ -179,6 +183,7 @@ class Setup : public std::enable_shared_from_this<Setup> {
     Watch watch_;
     Step step_ = Step::kPid;
     MadeProcess made_;
+    bool ends_itself_ = false;  // it has reported a failure, and exits then
 };
 
 }  // namespace

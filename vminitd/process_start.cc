@@ -21,9 +21,6 @@ using proto::BodyMessage;
 
 namespace {
 
-// vmexec's own addition to the gate's messages: the listener of the filter it has just loaded.
-constexpr auto kSeccompListener = static_cast<BodyMessage>(11);
-
 class Start : public std::enable_shared_from_this<Start> {
  public:
     Start(UniqueFd gate, StartRequest request)
@@ -60,9 +57,12 @@ class Start : public std::enable_shared_from_this<Start> {
         if (packet && packet->type == BodyMessage::kFailure) {
             return finish(fail(Code::kInternal, std::string(packet->text), packet->value));
         }
-        if (packet && packet->type == kSeccompListener && (*message)->fds.size() == 1) {
+        if (packet && packet->type == BodyMessage::kListener && (*message)->fds.size() == 1) {
             auto passed = request_.seccomp_listener(std::move((*message)->fds.front()));
-            if (!passed) finish(std::move(passed));
+            if (!passed) return finish(std::move(passed));
+            // A process that has died meanwhile is told by the end of the stream.
+            (void)base::sendMessage(gate_.get(),
+                                    proto::encodeBodyMessage(BodyMessage::kListenerPassed));
             return;
         }
         finish(fail(Code::kInternal, "malformed message from the gate"));

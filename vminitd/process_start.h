@@ -28,8 +28,8 @@ struct StartRequest {
     int folder_fd = -1;  // borrowed while startAtGate() runs
     std::string gate;    // name in it
     std::optional<TerminalSize> size;
-    // Gets the descriptor of a seccomp filter with SCMP_ACT_NOTIFY, to pass it on. The program runs
-    // by then, or is about to.
+    // Gets the descriptor of a seccomp filter with SCMP_ACT_NOTIFY, to pass it on. The program is
+    // not executed before this has succeeded.
     std::function<base::Result<>(base::UniqueFd listener)> seccomp_listener;
     // Called once the program has been executed, or with the process's own words why not. The
     // error of seccomp_listener comes here too.

@@ -24,11 +24,12 @@ ServerUnaryReactor* ContextService::onWorker(CallbackServerContext* context, Wor
 }
 
 ServerUnaryReactor* ContextService::onMachine(CallbackServerContext* context, Workers& workers,
-                                              const char* rpc, std::function<Status()> work) {
+                                              const char* rpc, std::function<Status()> work,
+                                              DriverNeed need) {
     if (!parts_.owns_machine) return answer(context, refusedOutsideVm(rpc));
-    return onWorker(context, workers, [this, work = std::move(work)] {
+    return onWorker(context, workers, [this, work = std::move(work), need = std::move(need)] {
         // A file system, a link or binfmt_misc may come with a module.
-        if (parts_.wait_for_drivers) parts_.wait_for_drivers();
+        if (parts_.wait_for_drivers) parts_.wait_for_drivers(need);
         return work();
     });
 }

@@ -203,9 +203,10 @@ class ContextService : public wire::SandboxContext::CallbackService {
     // Status.
     ServerUnaryReactor* onWorker(CallbackServerContext* context, Workers& workers,
                                  std::function<grpc::Status()> work);
-    // The same for what would change the machine: refused where that is not the sandbox's own.
+    // The same for what would change the machine: refused where that is not the sandbox's own. The
+    // work begins when the drivers that it needs are there.
     ServerUnaryReactor* onMachine(CallbackServerContext* context, Workers& workers, const char* rpc,
-                                  std::function<grpc::Status()> work);
+                                  std::function<grpc::Status()> work, DriverNeed need = {});
     ServerUnaryReactor* answer(CallbackServerContext* context, grpc::Status status);
     [[nodiscard]] base::Result<GuestPath> pathOf(const std::string& text) const;
 

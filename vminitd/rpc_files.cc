@@ -15,7 +15,7 @@ using grpc::StatusCode;
 
 ServerUnaryReactor* ContextService::Mount(CallbackServerContext* context,
                                           const wire::MountRequest* request, wire::MountResponse*) {
-    return onMachine(context, state_.mounts, "mount", [this, request] {
+    const auto work = [this, request] {
         auto destination = pathOf(request->destination());
         if (!destination) return systemStatus("mount", destination.error());
         const MountSurroundings surroundings{
@@ -28,20 +28,24 @@ ServerUnaryReactor* ContextService::Mount(CallbackServerContext* context,
                               .destination = std::move(*destination),
                               .options = {request->options().begin(), request->options().end()}},
                              surroundings));
-    });
+    };
+    return onMachine(
+        context, state_.mounts, "mount", work,
+        driversForMount(request->type(), {request->options().begin(), request->options().end()}));
 }
 
 ServerUnaryReactor* ContextService::Umount(CallbackServerContext* context,
                                            const wire::UmountRequest* request,
                                            wire::UmountResponse*) {
-    return onMachine(context, state_.mounts, "umount", [this, request] {
+    const auto work = [this, request] {
         const auto path = pathOf(request->path());
         if (!path) return systemStatus("umount", path.error());
         const auto pause = [this](std::chrono::milliseconds time) {
             return state_.mounts.pause(time);
         };
         return systemStatus("umount", umountAt(*path, request->flags(), pause));
-    });
+    };
+    return onMachine(context, state_.mounts, "umount", work, {DriverNeed::Kind::kNone});
 }
 
 ServerUnaryReactor* ContextService::Mkdir(CallbackServerContext* context,

@@ -17,10 +17,12 @@ using grpc::StatusCode;
 ServerUnaryReactor* ContextService::IpLinkSet(CallbackServerContext* context,
                                               const wire::IpLinkSetRequest* request,
                                               wire::IpLinkSetResponse*) {
-    return onMachine(context, state_.files, "ipLinkSet", [request] {
+    const auto work = [request] {
         const auto mtu = request->has_mtu() ? std::optional(request->mtu()) : std::nullopt;
         return systemStatus("ipLinkSet", setLink(request->interface(), request->up(), mtu));
-    });
+    };
+    return onMachine(context, state_.files, "ipLinkSet", work,
+                     driversForLink(request->interface()));
 }
 
 ServerUnaryReactor* ContextService::IpAddrAdd(CallbackServerContext* context,

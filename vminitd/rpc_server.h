@@ -13,6 +13,7 @@
 #include "base/unique_fd.h"
 #include "vminitd/activity.h"
 #include "vminitd/agent.h"
+#include "vminitd/driver_need.h"
 #include "vminitd/environment.h"
 #include "vminitd/event_loop.h"
 
@@ -34,8 +35,8 @@ class RpcServer {
         // The agent is the first process of a VM. False: what would change the machine (mounts,
         // network, sysctls, time, signals to any process) is refused, as it would be somebody's.
         bool owns_machine = false;
-        // Returns once the machine's drivers are loaded, for calls that use one. Worker threads.
-        std::function<void()> wait_for_drivers{};
+        // Returns once those drivers of the machine are loaded. Worker threads.
+        std::function<void(const DriverNeed&)> wait_for_drivers{};
         // Holds <id>/rootfs of each container (vminitd/guest_path.h).
         std::string containers = "/run/container";
     };

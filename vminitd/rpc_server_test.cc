@@ -37,9 +37,12 @@ class FakeBodies : public BodySource {
         auto pair = base::socketPair(SOCK_SEQPACKET);
         last = std::make_shared<FakeBody>(behaviour, std::move(pair->second));
         all.push_back(last);
-        ready(Body{std::move(pair->first), base::UniqueFd(), nullptr, nullptr});
+        base::UniqueFd pidfd;
+        if (stage1 > 0) pidfd = std::move(*base::openPidfd(stage1));
+        ready(Body{std::move(pair->first), std::move(pidfd), nullptr, nullptr});
     }
     bool none = false;
+    pid_t stage1 = 0;  // a process of the test's that bodies are to have as their first one
     FakeBehaviour behaviour;
     std::shared_ptr<FakeBody> last;
     std::vector<std::shared_ptr<FakeBody>> all;
@@ -286,6 +289,26 @@ BOOST_AUTO_TEST_CASE(failures_leave_nothing) {
     BOOST_TEST(nothingLeft("c"));
     bodies.behaviour = {};
     BOOST_TEST(create("c").ok());
+}
+
+// A command sees the end of what it forked perhaps before the agent's answer: a signal would stand
+// in for the reason.
+BOOST_AUTO_TEST_CASE(a_body_that_reports_its_failure_is_left_to_end_by_itself) {
+    for (const bool before_pid : {true, false}) {
+        const pid_t child = ::fork();
+        if (child == 0) {
+            (void)base::closeOnExecFrom(0);
+            ::execl("/bin/sleep", "sleep", "60", nullptr);
+            ::_exit(127);
+        }
+        bodies.stage1 = child;
+        bodies.behaviour = {};
+        (before_pid ? bodies.behaviour.fail_before_pid : bodies.behaviour.fail_setup) = "no";
+        BOOST_TEST(!create("c").ok());
+        BOOST_TEST(::waitpid(child, nullptr, WNOHANG) == 0);
+        (void)::kill(child, SIGKILL);
+        (void)::waitpid(child, nullptr, 0);
+    }
 }
 
 BOOST_AUTO_TEST_CASE(wrong_configurations) {

@@ -18,6 +18,7 @@
 #include "base/log.h"
 #include "base/strings.h"
 #include "base/unique_fd.h"
+#include "vminitd/seccomp_enosys.h"
 
 #ifndef SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV
 #define SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV (1UL << 5U)
@@ -155,7 +156,10 @@ Result<uint32_t> flagsOf(const spec::Seccomp& profile, bool notify) {
     return static_cast<uint32_t>(flags);
 }
 
-Result<> addArchitectures(scmp_filter_ctx context, const spec::Seccomp& profile) {
+// Gives the tokens of those that are in the filter now.
+Result<std::vector<uint32_t>> addArchitectures(scmp_filter_ctx context,
+                                               const spec::Seccomp& profile) {
+    std::vector<uint32_t> tokens;
     for (const std::string& name : profile.architectures) {
         ARCA_TRY(const uint32_t token, architectureOf(name));
         if (token == 0) {
@@ -163,14 +167,17 @@ Result<> addArchitectures(scmp_filter_ctx context, const spec::Seccomp& profile)
             continue;
         }
         const int added = ::seccomp_arch_add(context, token);
-        if (added == 0 || added == -EEXIST) continue;
+        if (added == 0 || added == -EEXIST) {
+            tokens.push_back(token);
+            continue;
+        }
         if (added == -EDOM) {
             base::log::debug("seccomp architecture " + name + " has another byte order, skipped");
             continue;
         }
         return failErrno("linux.seccomp: add architecture " + name, -added);
     }
-    return {};
+    return tokens;
 }
 
 // One rule of a system call; several conditions on one argument become rules of their own, which
@@ -261,14 +268,15 @@ Result<SeccompProgram> compileSeccomp(const spec::Seccomp& profile) {
     // A binary tree instead of a list: the filter runs at every system call of the container.
     (void)::seccomp_attr_set(context.get(), SCMP_FLTATR_CTL_OPTIMIZE, 2);
     SeccompProgram program;
-    ARCA_CHECK(addArchitectures(context.get(), profile));
+    ARCA_TRY(const std::vector<uint32_t> architectures, addArchitectures(context.get(), profile));
     ARCA_CHECK(addSyscalls(context.get(), profile, default_action, program.notify));
     if (program.notify && profile.listenerPath.empty()) {
         return fail(Code::kInvalidArgument,
                     "linux.seccomp: SCMP_ACT_NOTIFY needs a listenerPath");
     }
     ARCA_TRY(program.flags, flagsOf(profile, program.notify));
-    ARCA_TRY(program.filter, exportFilter(context.get()));
+    ARCA_TRY(const std::string filter, exportFilter(context.get()));
+    program.filter = enosysPrefix(profile, architectures) + filter;
     return program;
 }
 

@@ -21,7 +21,8 @@ struct SeccompProgram {
 
 // Compiles `profile`. System call names that the library does not know, or that an architecture
 // does not have, are skipped with a debug line; everything else that is unknown is
-// kInvalidArgument. `flags` absent: SPEC_ALLOW where the kernel has it, as runc does.
+// kInvalidArgument. `flags` absent: SPEC_ALLOW where the kernel has it, as runc does. Calls newer
+// than the profile fail with ENOSYS, see seccomp_enosys.h.
 base::Result<SeccompProgram> compileSeccomp(const spec::Seccomp& profile);
 
 // Compiled programs by profile.

@@ -14,10 +14,11 @@ namespace arca::vminitd {
 namespace {
 
 // What the filter answers; a classic BPF machine with the instructions that libseccomp uses.
-uint32_t evaluate(const SeccompProgram& program, int number, uint64_t arg0 = 0) {
+uint32_t evaluate(const SeccompProgram& program, int number, uint64_t arg0 = 0,
+                  uint32_t architecture = AUDIT_ARCH_X86_64) {
     seccomp_data data{};
     data.nr = number;
-    data.arch = AUDIT_ARCH_X86_64;
+    data.arch = architecture;
     data.args[0] = arg0;
     std::vector<sock_filter> code(program.filter.size() / sizeof(sock_filter));
     std::memcpy(code.data(), program.filter.data(), program.filter.size());
@@ -66,7 +67,7 @@ spec::Seccomp profile() {
     out.defaultAction = "SCMP_ACT_ERRNO";
     out.architectures = {"SCMP_ARCH_X86_64"};
     spec::SeccompSyscall allow;
-    allow.names = {"read", "no_such_call"};
+    allow.names = {"read", "no_such_call", "statx"};
     allow.action = "SCMP_ACT_ALLOW";
     out.syscalls = {allow};
     return out;
@@ -84,8 +85,51 @@ BOOST_AUTO_TEST_CASE(unknown_names_are_skipped_and_never_allowed) {
     BOOST_TEST(evaluate(*program, SYS_read) == static_cast<uint32_t>(SECCOMP_RET_ALLOW));
     BOOST_TEST(evaluate(*program, SYS_write) ==
                (static_cast<uint32_t>(SECCOMP_RET_ERRNO) | static_cast<uint32_t>(EPERM)));
-    BOOST_TEST(evaluate(*program, 9999) ==
+    BOOST_TEST(evaluate(*program, SYS_statx - 1) ==
                (static_cast<uint32_t>(SECCOMP_RET_ERRNO) | static_cast<uint32_t>(EPERM)));
+}
+
+BOOST_AUTO_TEST_CASE(calls_newer_than_the_profile_do_not_exist) {
+    const uint32_t absent = SECCOMP_RET_ERRNO | static_cast<uint32_t>(ENOSYS);
+    const uint32_t refused = SECCOMP_RET_ERRNO | static_cast<uint32_t>(EPERM);
+    constexpr int kX32 = 0x40000000;
+    constexpr int kStatx32 = 383;  // of i386
+    spec::Seccomp p = profile();
+    p.architectures = {"SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"};
+    const auto program = compileSeccomp(p);
+    BOOST_TEST_REQUIRE(program.has_value());
+    const auto allowed = static_cast<uint32_t>(SECCOMP_RET_ALLOW);
+    BOOST_TEST(evaluate(*program, SYS_statx) == allowed);
+    BOOST_TEST(evaluate(*program, SYS_statx + 1) == absent);
+    BOOST_TEST(evaluate(*program, 9999) == absent);
+    BOOST_TEST(evaluate(*program, kX32 | SYS_statx) == allowed);
+    BOOST_TEST(evaluate(*program, kX32 | (SYS_statx - 1)) == refused);
+    BOOST_TEST(evaluate(*program, kX32 | (SYS_statx + 1)) == absent);
+    BOOST_TEST(evaluate(*program, kStatx32, 0, AUDIT_ARCH_I386) == allowed);
+    BOOST_TEST(evaluate(*program, kStatx32 - 1, 0, AUDIT_ARCH_I386) == refused);
+    BOOST_TEST(evaluate(*program, kStatx32 + 1, 0, AUDIT_ARCH_I386) == absent);
+    // An architecture that the profile does not have ends in the filter's own answer.
+    BOOST_TEST(evaluate(*program, 9999, 0, AUDIT_ARCH_ARM) != absent);
+    p.architectures = {"SCMP_ARCH_X86_64"};
+    BOOST_TEST(evaluate(*compileSeccomp(p), kX32 | 9999) != absent);
+    BOOST_TEST(evaluate(*compileSeccomp(p), 9999) == absent);
+}
+
+BOOST_AUTO_TEST_CASE(a_profile_that_lets_unnamed_calls_through_lets_newer_ones_through_too) {
+    for (const char* action : {"SCMP_ACT_ALLOW", "SCMP_ACT_LOG", "SCMP_ACT_TRACE"}) {
+        spec::Seccomp p = profile();
+        p.defaultAction = action;
+        p.syscalls[0].action = "SCMP_ACT_ERRNO";
+        BOOST_TEST(evaluate(*compileSeccomp(p), 9999) == evaluate(*compileSeccomp(p), SYS_getpid));
+    }
+    spec::Seccomp p = profile();
+    p.defaultAction = "SCMP_ACT_KILL_PROCESS";
+    BOOST_TEST(evaluate(*compileSeccomp(p), 9999) ==
+               (static_cast<uint32_t>(SECCOMP_RET_ERRNO) | static_cast<uint32_t>(ENOSYS)));
+    // No list of architectures: the profile does not say what it was written for.
+    p.architectures.clear();
+    BOOST_TEST(evaluate(*compileSeccomp(p), 9999) ==
+               static_cast<uint32_t>(SECCOMP_RET_KILL_PROCESS));
 }
 
 BOOST_AUTO_TEST_CASE(several_conditions_on_one_argument_are_alternatives) {

@@ -72,7 +72,7 @@ void VmBodySource::acquire(const BodyRequest& request, std::function<void(Result
         loop_, transport_, request.ports, request.terminal,
         [this, request, ready = std::move(ready)](Result<std::shared_ptr<VmStdio>> stdio) {
             if (!stdio) return ready(fail(std::move(stdio).error()));
-            modules_.whenLoaded([this, request, ready, stdio = std::move(*stdio)] {
+            modules_.whenLoaded(request.drivers, [this, request, ready, stdio = std::move(*stdio)] {
                 auto body = fork(request, stdio);
                 if (!body) stdio->abandon();
                 ready(std::move(body));

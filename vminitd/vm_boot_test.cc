@@ -28,19 +28,23 @@ BOOST_AUTO_TEST_CASE(the_first_half_of_the_modules_ends_with_the_transport) {
     BOOST_TEST(transportEnd({}) == 0U);
 }
 
+BOOST_AUTO_TEST_CASE(a_module_is_found_by_its_name) {
+    BOOST_TEST(moduleName("07-virtiofs.ko") == "virtiofs");
+    BOOST_TEST(moduleName("virtiofs.ko") == "virtiofs");
+    BOOST_TEST(moduleName("9p.ko") == "9p");
+}
+
 BOOST_AUTO_TEST_CASE(no_modules_are_no_wait) {
     const auto loop = std::move(*EventLoop::make());
     for (const std::string& folder : {std::string(), std::string("/no/such/folder")}) {
         VmModules modules(folder);
         modules.loadTransport();
         int calls = 0;
-        modules.whenLoaded([&] { ++calls; });
-        BOOST_TEST(calls == 0);
-        modules.loadRest(*loop);
-        BOOST_TEST(calls == 1);
-        modules.whenLoaded([&] { ++calls; });
+        modules.whenLoaded({}, [&] { ++calls; });
+        modules.whenLoaded(driversForMount("virtiofs", {}), [&] { ++calls; });
         BOOST_TEST(calls == 2);
-        modules.waitLoaded();
+        modules.loadRest(*loop, std::chrono::milliseconds(0));
+        modules.waitLoaded({});
     }
 }
 
@@ -52,10 +56,70 @@ BOOST_AUTO_TEST_CASE(modules_that_cannot_be_loaded_are_passed_over) {
     const auto loop = std::move(*EventLoop::make());
     VmModules modules(folder.path());
     modules.loadTransport();
-    modules.whenLoaded([&] { loop->stop(); });
-    modules.loadRest(*loop);
+    modules.whenLoaded({}, [&] { loop->stop(); });
+    modules.loadRest(*loop, std::chrono::milliseconds(0));
     loop->run();
-    modules.waitLoaded();
+    modules.waitLoaded({});
+}
+
+BOOST_AUTO_TEST_CASE(what_needs_one_module_waits_for_no_later_one) {
+    const TestFolder folder;
+    folder.write("load-order", "00-vmw_vsock_virtio_transport.ko\n01-virtiofs.ko\n02-ext4.ko\n");
+    const auto loop = std::move(*EventLoop::make());
+    VmModules modules(folder.path());
+    modules.loadTransport();
+    std::string order;
+    modules.whenLoaded({}, [&] {
+        order += "all ";
+        loop->stop();
+    });
+    modules.whenLoaded(driversForMount("virtiofs", {}), [&] { order += "virtiofs "; });
+    modules.whenLoaded(driversForMount("proc", {}), [&] { order += "none "; });
+    BOOST_TEST(order == "none ");
+    modules.loadRest(*loop, std::chrono::milliseconds(0));
+    loop->run();
+    BOOST_TEST(order == "none virtiofs all ");
+}
+
+BOOST_AUTO_TEST_CASE(nothing_is_loaded_before_it_is_wanted_or_the_pause_is_over) {
+    const TestFolder folder;
+    folder.write("load-order", "00-vmw_vsock_virtio_transport.ko\n01-virtiofs.ko\n02-ext4.ko\n");
+    const auto loop = std::move(*EventLoop::make());
+    VmModules modules(folder.path());
+    modules.loadTransport();
+    bool all = false;
+    modules.afterAll([&] { all = true; });
+    modules.loadRest(*loop, std::chrono::hours(1));
+    modules.whenLoaded(driversForMount("virtiofs", {}), [&] { loop->stop(); });
+    loop->run();
+    BOOST_TEST(!all);
+    modules.whenLoaded({}, [&] { loop->stop(); });
+    loop->run();
+    BOOST_TEST(all);
+}
+
+BOOST_AUTO_TEST_CASE(a_process_waits_for_drivers_that_it_may_use) {
+    using Kind = DriverNeed::Kind;
+    spec::Spec config;
+    config.process.emplace();
+    BOOST_TEST((driversForProcess(config).kind == Kind::kAll));  // the agent's own capabilities
+    config.process->capabilities.emplace();
+    config.process->capabilities->bounding = {"CAP_KILL"};
+    config.mounts = {{"/proc", "proc", "proc", {}, {}, {}},
+                     {"/d", "ext4", "/d", {"rbind"}, {}, {}}};
+    BOOST_TEST((driversForProcess(config).kind == Kind::kNone));
+    config.mounts.push_back({"/o", "overlay", "o", {}, {}, {}});
+    BOOST_TEST((driversForProcess(config).kind == Kind::kAll));
+    config.mounts.pop_back();
+    config.linux.devices.emplace_back();
+    BOOST_TEST((driversForProcess(config).kind == Kind::kAll));
+    config.linux.devices.clear();
+    config.process->capabilities->bounding.push_back("CAP_SYS_ADMIN");
+    BOOST_TEST((driversForProcess(config).kind == Kind::kAll));
+    BOOST_TEST((driversForLink("lo").kind == Kind::kNone));
+    BOOST_TEST((driversForLink("eth0").kind == Kind::kAll));
+    BOOST_TEST((driversForMount("ext4", {}).kind == Kind::kAll));
+    BOOST_TEST((driversForMount("none", {"ro", "rbind"}).kind == Kind::kNone));
 }
 
 BOOST_AUTO_TEST_SUITE_END()

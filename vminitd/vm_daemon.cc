@@ -44,6 +44,7 @@ using base::UniqueFd;
 namespace {
 
 constexpr std::chrono::milliseconds kAcceptPause{100};
+constexpr std::chrono::milliseconds kDriverPause{2'000};
 // More would save nothing here and cost memory: each has its own heap.
 constexpr int kMostHeaps = 2;
 
@@ -220,15 +221,16 @@ Result<> runVmAgent(const VmOptions& options) {
                 std::move(state_root));
     VmPower power(*loop, agent);
     Activity activity;
-    RpcServer rpc({.loop = *loop,
-                   .agent = agent,
-                   .environment = environment,
-                   .activity = activity,
-                   .power = first ? &power : nullptr,
-                   .host = transport.get(),
-                   .owns_machine = first,
-                   .wait_for_drivers = [&modules] { modules.waitLoaded(); },
-                   .containers = options.state_root});
+    RpcServer rpc(
+        {.loop = *loop,
+         .agent = agent,
+         .environment = environment,
+         .activity = activity,
+         .power = first ? &power : nullptr,
+         .host = transport.get(),
+         .owns_machine = first,
+         .wait_for_drivers = [&modules](const DriverNeed& need) { modules.waitLoaded(need); },
+         .containers = options.state_root});
     Acceptor acceptor(*loop, rpc, std::move(listener));
     ARCA_CHECK(acceptor.start());
     EndSignals signals;
@@ -243,8 +245,8 @@ Result<> runVmAgent(const VmOptions& options) {
         });
     }));
     base::log::info("serving " + transport->address());
-    if (first) modules.whenLoaded(mountBinfmtMisc);
-    modules.loadRest(*loop);
+    if (first) modules.afterAll(mountBinfmtMisc);
+    modules.loadRest(*loop, kDriverPause);
     loop->run();
     if (ending.joinable()) ending.join();
     return {};

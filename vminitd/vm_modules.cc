@@ -36,6 +36,14 @@ Result<> loadModule(const std::string& path) {
 
 }  // namespace
 
+std::string_view moduleName(std::string_view file) {
+    const size_t digits = file.find_first_not_of("0123456789");
+    if (digits != std::string_view::npos && digits > 0 && file[digits] == '-') {
+        file.remove_prefix(digits + 1);
+    }
+    return file.substr(0, file.find(".ko"));
+}
+
 size_t transportEnd(const std::vector<std::string>& names) {
     const auto transport = std::find_if(names.begin(), names.end(), [](const std::string& name) {
         return name.find(kTransport) != std::string::npos;
@@ -63,6 +71,11 @@ VmModules::VmModules(std::string folder) : folder_(std::move(folder)) {
 }
 
 VmModules::~VmModules() {
+    {
+        const std::lock_guard<std::mutex> lock(mutex_);
+        over_ = true;
+    }
+    changed_.notify_all();
     if (thread_.joinable()) thread_.join();
 }
 
@@ -70,45 +83,87 @@ void VmModules::load(size_t end) {
     for (; next_ < end; ++next_) {
         const auto done = loadModule(folder_ + "/" + names_[next_]);
         if (!done) base::log::error(done.error().message());
+        reached(next_ + 1);
     }
 }
 
 void VmModules::loadTransport() {
     load(transportEnd(names_));
+    told_ = next_;
 }
 
-void VmModules::loadRest(EventLoop& loop) {
-    if (next_ == names_.size()) return loaded();
-    thread_ = std::thread([this, &loop] {
-        // The host's first calls come first; who needs the drivers waits for them in idle time.
+void VmModules::loadRest(EventLoop& loop, std::chrono::milliseconds pause) {
+    if (next_ == names_.size()) return;
+    const auto deadline = std::chrono::steady_clock::now() + pause;
+    thread_ = std::thread([this, &loop, deadline] {
+        // The host's first calls come first.
         (void)::setpriority(PRIO_PROCESS, static_cast<id_t>(::gettid()), kLowPriority);
-        load(names_.size());
-        {
-            const std::lock_guard<std::mutex> lock(mutex_);
-            done_ = true;
+        while (next_ < names_.size() && waitWanted(deadline)) {
+            load(next_ + 1);
+            loop.post([this, count = next_] { tell(count); });
         }
-        changed_.notify_all();
-        loop.post([this] { loaded(); });
     });
 }
 
-void VmModules::loaded() {
+size_t VmModules::endOf(const DriverNeed& need) const {
+    if (need.kind == DriverNeed::Kind::kNone) return 0;
+    if (need.kind == DriverNeed::Kind::kAll) return names_.size();
+    const auto found = std::find_if(names_.begin(), names_.end(), [&](const std::string& name) {
+        return moduleName(name) == need.module;
+    });
+    return found == names_.end() ? 0 : static_cast<size_t>(found - names_.begin()) + 1;
+}
+
+void VmModules::reached(size_t count) {
     {
         const std::lock_guard<std::mutex> lock(mutex_);
-        done_ = true;
+        count_ = count;
     }
-    told_ = true;
-    for (const auto& task : std::exchange(waiting_, {})) task();
+    changed_.notify_all();
 }
 
-void VmModules::whenLoaded(std::function<void()> task) {
-    if (told_) return task();
-    waiting_.push_back(std::move(task));
+void VmModules::tell(size_t count) {
+    told_ = count;
+    for (Waiting& one : std::exchange(waiting_, {})) {
+        if (one.end <= told_) {
+            one.task();
+        } else {
+            waiting_.push_back(std::move(one));
+        }
+    }
 }
 
-void VmModules::waitLoaded() {
+void VmModules::want(size_t end) {
+    {
+        const std::lock_guard<std::mutex> lock(mutex_);
+        wanted_ = std::max(wanted_, end);
+    }
+    changed_.notify_all();
+}
+
+bool VmModules::waitWanted(std::chrono::steady_clock::time_point deadline) {
     std::unique_lock<std::mutex> lock(mutex_);
-    changed_.wait(lock, [this] { return done_; });
+    (void)changed_.wait_until(lock, deadline, [this] { return over_ || wanted_ > count_; });
+    return !over_;
+}
+
+void VmModules::whenLoaded(const DriverNeed& need, std::function<void()> task) {
+    const size_t end = endOf(need);
+    if (end <= told_) return task();
+    want(end);
+    waiting_.push_back({end, std::move(task)});
+}
+
+void VmModules::afterAll(std::function<void()> task) {
+    if (names_.size() <= told_) return task();
+    waiting_.push_back({names_.size(), std::move(task)});
+}
+
+void VmModules::waitLoaded(const DriverNeed& need) {
+    const size_t end = endOf(need);
+    want(end);
+    std::unique_lock<std::mutex> lock(mutex_);
+    changed_.wait(lock, [this, end] { return count_ >= end; });
 }
 
 }  // namespace arca::vminitd

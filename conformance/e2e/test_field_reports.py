@@ -1,6 +1,7 @@
-"""Reports that users filed against runtimes of this kind; a class for each, named by what was reported.
+"""Twenty reports that users filed against runtimes of this kind; a class for each, named by what was reported.
 
-Those about ids and signal names are in test_bad_input.py, the one on HOME files that are links in test_security.py.
+More of the same kind: of 3 in ../vm/process_cases.py, of 5 and 17 in test_bad_input.py, of 7 in test_security.py, of 10
+in test_hooks.py, of 13 in test_mounts.py.
 """
 
 import json
@@ -9,9 +10,10 @@ import subprocess
 import sys
 import time
 
-sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
-from arca_test import (Case, main, mounts_of, ours_only, process_state, read_text, unlike, until,  # noqa: E402
-                       wait_process)
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, os.path.join(HERE, "..", "lib"))
+from arca_test import (Case, busybox_rootfs, local_only, main, mounts_of, ours_only,  # noqa: E402
+                       process_state, read_text, unlike, until, wait_process)
 from isolation import mount, umount  # noqa: E402
 
 APP = {"uid": 1000, "gid": 1000}
@@ -78,6 +80,54 @@ class ExecWithAConsoleSocketThatEndsAtOnce(Case):
         self.assertEqual(self.exec(c, "ls", "/ran").out, "")
 
 
+@ours_only("the agent's own interface")
+@local_only("the agent is started here")
+class ResizeBeforeTheStart(Case):
+    """Report 3: a window size that came before the program was an error, and the program had a window of 0x0."""
+
+    def setUp(self):
+        super().setUp()
+        sys.path.insert(0, os.path.join(HERE, "..", "vm"))
+        from agent import Agent  # pylint: disable=import-outside-toplevel
+        from guest import Guest, Process  # pylint: disable=import-outside-toplevel
+        from host_agent import HostAgent  # pylint: disable=import-outside-toplevel
+        from machine import read_all  # pylint: disable=import-outside-toplevel
+        host = self.enterContext(HostAgent("/"))
+        self.guest = Guest(host, self.enterContext(Agent(host)), busybox_rootfs())
+        self.new_process = lambda name, stdout: Process(self.guest, self.c, name, False, stdout, False)
+        self.read_all = read_all
+        self.c = self.new_id()
+
+    def size_seen(self, *resizes, console=None):
+        holder_config = self.guest.configuration(["sleep", "600"])
+        holder_config["linux"]["cgroupsPath"] = f"/{self.c}"
+        holder = self.new_process(self.c, False).create(holder_config)
+        holder.start()
+        config = self.guest.configuration(["stty", "size"], terminal=True)
+        if console:
+            config["process"]["consoleSize"] = console
+        process = self.new_process("e1", True).create(config)
+        for rows, columns in resizes:
+            process.call("ResizeProcess", rows=rows, columns=columns)
+        process.start()
+        out = self.read_all(process.stdout)
+        process.wait()
+        process.call("ResizeProcess", rows=1, columns=1)  # after the end: harmless
+        process.delete()
+        holder.kill(9)
+        holder.finish()
+        return out
+
+    def test_the_latest_one_before_the_start_is_what_the_program_finds(self):
+        self.assertEqual(self.size_seen((40, 120)), b"40 120\r\n")
+
+    def test_it_wins_over_console_size(self):
+        self.assertEqual(self.size_seen((30, 90), (41, 121), console={"height": 10, "width": 20}), b"41 121\r\n")
+
+    def test_console_size_alone(self):
+        self.assertEqual(self.size_seen(console={"height": 10, "width": 20}), b"10 20\r\n")
+
+
 class NoEndOfFile(Case):
     """Report 4: there was no way to end the program's input."""
 
@@ -101,6 +151,46 @@ class NoEndOfFile(Case):
         os.close(theirs)
         self.wait_status(c, "stopped")
         self.assertEqual(read_text(out).strip(), "1000")
+
+
+class RealTimeSignalNames(Case):
+    """Report 5: the names of the real-time signals were refused as unknown."""
+
+    def killed_by(self, *words):
+        # Not the first process of a namespace: that one takes only signals that it has a handler for.
+        c = self.start(linux={"namespaces": [{"type": "mount"}, {"type": "uts"}]})
+        pid = self.state(c)["pid"]
+        self.ok("kill", c, *words)
+        status = self.wait_reaped(pid)
+        return os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status) - 128
+
+    @ours_only("runc knows no real-time signals by name, crun spells them differently")
+    def test_names_in_any_case_count_from_34(self):
+        for word, number in (("SIGRTMIN+3", 37), ("rtmin+3", 37), ("RTMAX-1", 63), ("37", 37)):
+            with self.subTest(word=word):
+                self.assertEqual(self.killed_by(word), number)
+
+    @unlike("crun", "1.8.1 sends 0 for names that it does not know, lower-case ones among them")
+    def test_plain_names_and_the_default(self):
+        for words in (["term"], ["SigTerm"], []):
+            with self.subTest(words=words):
+                path = os.path.join(self.dir, "ready")
+                with open(path, "wb") as out:
+                    c = self.create(self.bundle("sh", "-c", "trap 'exit 7' TERM; echo ready; while :; do sleep 0.02; "
+                                                "done"), stdout=out)
+                pid = self.state(c)["pid"]
+                self.ok("start", c)
+                self.wait_text(path, "ready")
+                self.ok("kill", c, *words)
+                self.assertEqual(os.WEXITSTATUS(self.wait_reaped(pid)), 7)
+
+    @ours_only("runc and crun pass some of them on")
+    def test_all_else_is_refused_and_nothing_sent(self):
+        c = self.start()
+        for word in ("SIGFOO", "65", "-1", "RTMIN99", "", "TERM9"):
+            with self.subTest(word=word):
+                self.fails("kill", "--", c, word, says="unknown signal")
+        self.assertEqual(self.state(c)["status"], "running")
 
 
 class AdditionalGidsOfAnExec(Case):
@@ -270,6 +360,55 @@ class WorkingFolder(Case):
                 self.assertNotIn("work", result.out.split())
 
 
+class PoststopAfterAFailingPoststart(Case):
+    """Report 10: a poststart hook failed, and the poststop hooks that would have cleaned up were not run."""
+
+    def setUp(self):
+        super().setUp()
+        self.marks = os.path.join(self.dir, "marks")
+        os.mkdir(self.marks)
+
+    def touch(self, name):
+        return {"path": "/usr/bin/touch", "args": ["touch", os.path.join(self.marks, name)]}
+
+    def hooks(self, **failing):
+        fails = {"path": "/bin/false"}
+        return {**{kind: [fails] for kind in failing}, "poststop": [self.touch("a"), fails, self.touch("b")]}
+
+    def failing_call(self, *words):
+        """The last line on stderr of a call that fails: those before it warn of the poststop hook."""
+        result = self.rt(*words)
+        self.assertEqual(result.code, 1, result)
+        return result.err.splitlines()[-1]
+
+    @unlike("runc", "1.1.5 leaves the container")
+    @unlike("crun", "1.8.1 has the older rule")
+    def test_start_fails_and_both_of_the_others_run(self):
+        bundle = self.bundle("sleep", "60", hooks=self.hooks(poststart=True))
+        c = self.create(bundle)
+        pid = self.state(c)["pid"]
+        self.assertRegex(self.failing_call("start", c), "poststart hook #0")
+        self.assertEqual(sorted(os.listdir(self.marks)), ["a", "b"])
+        self.assert_gone(c)
+        self.processes_gone([pid])
+
+    @unlike("runc", "1.1.5 runs none of them")
+    @unlike("crun", "1.8.1 exits with another code")
+    def test_the_same_where_create_fails(self):
+        c = self.new_id()
+        bundle = self.bundle("sleep", "60", hooks=self.hooks(createContainer=True))
+        self.assertRegex(self.failing_call("create", "--bundle", bundle.path, c), "createContainer hook #0")
+        self.assertEqual(sorted(os.listdir(self.marks)), ["a", "b"])
+        self.assert_gone(c)
+
+    @unlike("runc", "1.1.5 lets delete fail")
+    def test_a_failing_poststop_alone_does_not_fail_delete(self):
+        c = self.start("true", hooks=self.hooks())
+        self.wait_status(c, "stopped")
+        self.ok("delete", c)
+        self.assertEqual(sorted(os.listdir(self.marks)), ["a", "b"])
+
+
 class ReadonlyBindsWithWritableSubmounts(Case):
     """Report 11: a read-only recursive bind was read-only at its top only."""
 
@@ -407,6 +546,99 @@ class DevIsABindMount(Case):
         self.assertIn("Read-only file system", result.err)
 
 
+@local_only("the limits are those of the host's cgroup")
+class MemoryUpdateForgetsSwap(Case):
+    """Report 14: an update of the memory limit alone set the one of swap to zero."""
+
+    LIMIT, TOTAL = 33554432, 33558528
+    UNLIMITED = ("max", 0x7ffffffffffff000)
+
+    def limits(self, c):
+        """(memory, memory and swap), in bytes or one of UNLIMITED."""
+        for line in read_text(f"/proc/{self.state(c)['pid']}/cgroup").splitlines():
+            _, controllers, path = line.split(":", 2)
+            v1, v2 = f"/sys/fs/cgroup/memory{path}", f"/sys/fs/cgroup{path}"
+            if "memory" in controllers.split(","):
+                return tuple(int(read_text(f"{v1}/memory.{name}limit_in_bytes")) for name in ("", "memsw."))
+            if not controllers and os.path.exists(f"{v2}/memory.max"):
+                limit, swap = (read_text(f"{v2}/memory.{name}max").strip() for name in ("", "swap."))
+                return (limit if limit == "max" else int(limit),
+                        "max" if "max" in (limit, swap) else int(limit) + int(swap))
+        self.fail("the container is in no cgroup of the memory controller")
+
+    def with_limits(self):
+        return self.start(linux={"resources": {"memory": {"limit": self.LIMIT, "swap": self.TOTAL}}})
+
+    def test_both_are_set_and_an_update_of_one_leaves_the_other(self):
+        c = self.with_limits()
+        self.assertEqual(self.limits(c), (self.LIMIT, self.TOTAL))
+        self.ok("update", "--memory", str(self.LIMIT), c)
+        self.assertEqual(self.limits(c), (self.LIMIT, self.TOTAL))
+        self.ok("update", "--memory", str(self.LIMIT - 4096), c)
+        self.assertEqual(self.limits(c)[0], self.LIMIT - 4096)
+        self.assertIn(self.limits(c)[1], (self.TOTAL, self.TOTAL - 4096))  # v2 counts swap alone
+
+    @unlike("crun", "1.8.1 leaves the one of both together")
+    def test_no_limit_of_memory_is_none_of_both(self):
+        c = self.with_limits()
+        self.ok("update", "--memory", "-1", c)
+        for limit in self.limits(c):
+            self.assertIn(limit, self.UNLIMITED)
+
+    def test_a_total_below_the_limit_is_an_error_and_changes_nothing(self):
+        c = self.with_limits()
+        self.assertNotEqual(self.rt("update", "--memory-swap", "1048576", c).code, 0)
+        self.assertEqual(self.limits(c), (self.LIMIT, self.TOTAL))
+
+    @ours_only("runc 1.1.5 and crun 1.8.1 leave it to the kernel, which takes it on v1")
+    def test_a_total_without_a_limit_is_an_error_and_changes_nothing(self):
+        c = self.start()
+        before = self.limits(c)
+        result = self.rt("update", "-r", "-", c, stdin=b'{"memory": {"swap": 67108864}}')
+        self.assertEqual(result.code, 1, result)
+        self.assertEqual(self.limits(c), before)
+
+
+class SeccompNamesThatTheLibraryDoesNotKnow(Case):
+    """Report 15: a profile with names newer than the library was refused, or a rule of it got lost."""
+
+    def profile(self, *rules, **members):
+        return {"seccomp": {"defaultAction": "SCMP_ACT_ALLOW", "architectures": ["SCMP_ARCH_X86_64"],
+                            "syscalls": list(rules), **members}}
+
+    def deny(self, *names, **members):
+        return {"names": list(names), "action": "SCMP_ACT_ERRNO", **members}
+
+    def test_it_starts_and_the_other_names_of_the_rule_count(self):
+        profile = self.profile(self.deny("no_such_call", "mkdir", "mkdirat", "futex_waitv", "no_such_call_either"))
+        out = self.inside("mkdir /tmp/x 2>&1 || echo refused", linux=profile, writable=True)
+        self.assertIn("refused", out)
+
+    def test_a_default_that_refuses_stays_one(self):
+        # With an unknown name alone to allow, nothing is allowed: the program does not even get executed.
+        profile = self.profile({"names": ["no_such_call"], "action": "SCMP_ACT_ALLOW"}, defaultAction="SCMP_ACT_ERRNO")
+        self.assertNotEqual(self.run_bundle(self.bundle("true", linux=profile)).code, 0)
+
+    @ours_only("the debug line is our own")
+    def test_a_debug_line_names_them(self):
+        log = os.path.join(self.dir, "log")
+        bundle = self.bundle("true", linux=self.profile(self.deny("no_such_call")))
+        self.ok("--debug", "--log", log, "run", "--bundle", bundle.path, self.new_id())
+        agent = "".join(read_text(os.path.join(folder, "agent.log"))
+                        for folder, _, files in os.walk(self.root) if "agent.log" in files)
+        self.assertIn("no_such_call", read_text(log) + agent)
+
+    @ours_only("runc 1.1.5 and crun 1.8.1 take some of them")
+    def test_wrong_profiles_are_refused(self):
+        for wrong in (self.profile(self.deny()), self.profile({"names": ["mkdir"], "action": "SCMP_ACT_NOPE"}),
+                      self.profile(architectures=["SCMP_ARCH_NOPE"]),
+                      self.profile(defaultErrnoRet=38),
+                      self.profile({"names": ["mkdir"], "action": "SCMP_ACT_ALLOW", "errnoRet": 1}),
+                      self.profile(self.deny("mkdir", args=[{"index": 0, "value": 1, "op": "SCMP_CMP_NOPE"}]))):
+            with self.subTest(profile=wrong):
+                self.fails("create", "--bundle", self.bundle("true", linux=wrong).path, self.new_id(), says="seccomp")
+
+
 class UnknownCapabilities(Case):
     """Report 16: a capability that the kernel or the runtime does not know stopped the start."""
 
@@ -440,6 +672,41 @@ class UnknownCapabilities(Case):
         bundle, log = self.bundle("true", process={"capabilities": odd}), os.path.join(self.dir, "log")
         self.ok("--log", log, "run", "--bundle", bundle.path, self.new_id())
         self.assertIn("NOT_REAL_EITHER", read_text(log))
+
+
+class TheIdDotDot(Case):
+    """Report 17: an id of two dots was accepted, and delete removed what was beside the state."""
+
+    def contents(self):
+        return sorted(os.path.join(folder, name) for folder, folders, files in os.walk(os.path.dirname(self.root))
+                      for name in folders + files if "/@local" not in os.path.join(folder, name))
+
+    @unlike("crun", "1.8.1 takes .. and its delete removes the folder above the state root")
+    def test_no_command_takes_it_or_touches_anything(self):
+        bundle = self.bundle("true")
+        self.start()
+        before = self.contents()
+        for wrong in ("", ".", "..", "../x", "a/b", "a b", "a\n", "\u00e9"):
+            for words in (["create", "--bundle", bundle.path], ["state"], ["kill"], ["delete", "--force"]):
+                with self.subTest(id=wrong, command=words[0]):
+                    self.assertEqual(self.rt(*words, "--", wrong).code, 1)
+            self.assertIn(self.rt("exec", "--", wrong, "true").code, (1, 255))
+        self.assertEqual(self.contents(), before)
+
+    def test_a_too_long_one_fails_cleanly(self):
+        self.fails("create", "--bundle", self.bundle("true").path, "x" * 300)
+
+    @unlike("crun", "cannot name a keyring so")
+    def test_odd_but_right_ones_work(self):
+        for right in ("..0", "ok_1.2+3-"):
+            self.ids.append(right)
+            self.ok("create", "--bundle", self.bundle("true").path, right)
+            self.ok("delete", right)
+
+    def test_roots_are_apart(self):
+        c = self.start()
+        other = os.path.join(self.dir, "other-root")
+        self.assertEqual(self.rt("state", c, root=other).code, 1)
 
 
 class LongStdin(Case):

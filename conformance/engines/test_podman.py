@@ -170,6 +170,17 @@ class PodmanRun(harness.EngineCase):
             return text
         self.compare(scenario)
 
+    def test_default_seccomp_profile_is_in_force(self):
+        def scenario(runtime):
+            script = "grep -E 'Seccomp(_filters)?:' /proc/self/status; mount -t proc proc /proc; swapoff -a; echo done"
+            strict = self.check(self.engine.run(runtime, "--rm", "--", "sh", "-c", script))
+            self.assertIn("Seccomp:\t2\n", strict.text)
+            loose = self.check(self.engine.run(runtime, "--rm", "--security-opt", "seccomp=unconfined", "--", "sh", "-c",
+                                               script))
+            self.assertIn("Seccomp:\t0\n", loose.text)
+            return strict.out, strict.err, loose.out, loose.err
+        self.compare(scenario)
+
     # -- detached ----------------------------------------------------------------------------------------------------
 
     def test_detached_container_logs_waits_and_is_removed(self):

@@ -13,7 +13,7 @@ import socket
 import subprocess
 import tempfile
 
-from machine import AGENT_PORT, BIN, FIRST_STDIO_PORT, SECONDS, die_with_parent, listen_on, until
+from machine import AGENT_PORT, BIN, DIES_WITH_PARENT, FIRST_STDIO_PORT, SECONDS, listen_on, until
 
 
 class HostAgent:
@@ -26,9 +26,9 @@ class HostAgent:
         self.next_port = FIRST_STDIO_PORT
         with open(self.log, "wb") as log:
             self.process = subprocess.Popen(
-                [str(BIN / "vminitd"), "agent", "--transport", f"unix://{self.sockets}", "--state-root", str(self.state),
+                [*DIES_WITH_PARENT, str(BIN / "vminitd"), "agent", "--transport", f"unix://{self.sockets}", "--state-root", str(self.state),
                  "--cgroup-prefix", cgroup_prefix, "--vmexec", str(BIN / "vmexec"), "--log-level", "debug"],
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log, preexec_fn=die_with_parent)
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 
     def __enter__(self):
         until(lambda: (self.sockets / str(AGENT_PORT)).exists() or self.process.poll() is not None, "the agent listens")

@@ -12,12 +12,10 @@ qemu-system-x86. Everything that a machine starts ends with stop() and with this
 """
 
 import contextlib
-import ctypes
 import json
 import os
 import pathlib
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -43,13 +41,8 @@ FIRST_STDIO_PORT = 0x10000000
 BOOT_SECONDS = 120  # a loaded machine takes 10
 SECONDS = 60        # no single exchange comes near it
 
-PR_SET_PDEATHSIG = 1
-LIBC = ctypes.CDLL(None)
-
-
-def die_with_parent():
-    """In a child before exec: a test run that is killed leaves no VM behind."""
-    LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+# A test run that is killed leaves no VM behind. No preexec_fn: the tests have threads, of grpc for one.
+DIES_WITH_PARENT = ["setpriv", "--pdeathsig", "KILL"]
 
 
 def missing_programs():
@@ -155,8 +148,7 @@ class Machine:
         command = self._qemu_command()
         self.started_at = time.monotonic()
         with open(self.folder / "qemu.log", "wb") as log:
-            self.qemu = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                                         preexec_fn=die_with_parent)
+            self.qemu = subprocess.Popen([*DIES_WITH_PARENT, *command], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         return self
 
     def stop(self):
@@ -179,10 +171,10 @@ class Machine:
         with open(ready, "rb") as ready_file:
             try:
                 self.vsock = subprocess.Popen(
-                    [str(BIN / "arca-vsock"), "--vhost-user", str(self.folder / "vhost-user.sock"),
+                    [*DIES_WITH_PARENT, str(BIN / "arca-vsock"), "--vhost-user", str(self.folder / "vhost-user.sock"),
                      "--base", self.base, "--cid", str(self.cid), "--log", str(self.folder / "arca-vsock.log"),
                      "--ready-fd", str(ready_inside)],
-                    pass_fds=[ready_inside], stdin=subprocess.DEVNULL, preexec_fn=die_with_parent)
+                    pass_fds=[ready_inside], stdin=subprocess.DEVNULL)
             finally:
                 os.close(ready_inside)
             if ready_file.read() != b"\n":
@@ -191,7 +183,7 @@ class Machine:
     def _start_virtiofsd(self):
         path = self.folder / "virtiofs.sock"
         with open(self.folder / "virtiofsd.log", "wb") as log:
-            self.virtiofsd = subprocess.Popen(self._virtiofsd_command(path), preexec_fn=die_with_parent,
+            self.virtiofsd = subprocess.Popen([*DIES_WITH_PARENT, *self._virtiofsd_command(path)],
                                               stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         until(path.exists, "virtiofsd listens")
 

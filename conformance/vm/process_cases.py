@@ -357,14 +357,14 @@ class ProcessCases:
         # Of those that come late a failure is a warning, and the next one runs.
         hooks["poststart"].insert(0, self.hook("exit 1"))
         process = self.guest.create(self.name, ["sleep", "10000"], stdout=False, stderr=False, hooks=hooks)
-        self.assertEqual([state["status"] for state in self.noted(note)], ["creating"] * 2)
+        self.assertEqual([state["status"] for state in self.noted(note)], ["created"] * 2)
         pid = process.start()
         self.assertEqual(self.noted(note)[2]["status"], "running")
         process.kill(signal.SIGKILL)
         process.wait()
         process.delete()
         states = self.noted(note)
-        self.assertEqual([state["status"] for state in states], ["creating", "creating", "running", "stopped"])
+        self.assertEqual([state["status"] for state in states], ["created", "created", "running", "stopped"])
         self.assertEqual({state["id"] for state in states}, {self.name})
         self.assertEqual([state.get("pid") for state in states], [pid, pid, pid, None])
 

@@ -17,6 +17,28 @@ from arca_test import (SECONDS, Case, all_processes, main, process_state, read_t
                        wait_process)
 
 LOST = 255
+# For a mount namespace: a machine that has /dev/kvm and where nobody has found out yet whether it works. Runs the
+# command twice. /run, where the verdict is kept, and /dev are mounts of their own; a plain file can be opened like the device.
+SURROUNDINGS = """
+dev=$1
+shift
+mount() { busybox mount "$@"; }  # which keeps no notes in /run
+mount -t tmpfs -o mode=755 run /run
+mkdir "$dev"
+mount --rbind /dev "$dev"
+mount -t tmpfs -o mode=755 dev /dev
+for old in "$dev"/*; do
+    new=/dev/${old##*/}
+    if [ -L "$old" ]; then cp -P "$old" "$new"
+    elif [ -d "$old" ]; then mkdir "$new"; mount --rbind "$old" "$new"
+    else touch "$new"; mount --bind "$old" "$new"
+    fi
+done
+[ -e /dev/kvm ] || touch /dev/kvm
+"$@" first
+"$@" second
+cat /run/arca-runtime/@kvm
+"""
 
 
 def parts_of(sandbox_pids):
@@ -28,6 +50,18 @@ def parts_of(sandbox_pids):
             if name == part:
                 found.setdefault(part, pid)
     return found
+
+
+def cgroup_folders(path):
+    """Where a cgroup of this path is in each hierarchy of this host."""
+    lines = [line.split() for line in read_text("/proc/self/mountinfo").splitlines()]
+    return [words[4] + path for words in lines if words[words.index("-") + 1] in ("cgroup", "cgroup2")]
+
+
+def remove_cgroups(path):
+    for folder in cgroup_folders(path):
+        if os.path.isdir(folder):
+            os.rmdir(folder)
 
 
 class Sandbox(Case):
@@ -70,6 +104,17 @@ class Guest(Sandbox):
         share = [line.split()[4] for line in read_text(f"/proc/{monitor}/mountinfo").splitlines()
                  if "/share/" in line.split()[4]]
         self.assertEqual([path.split("/share/")[1] for path in share], [f"{c}/rootfs"])
+
+    def test_the_stand_in_is_in_the_containers_cgroup_of_the_host(self):
+        path = f"/arca-vm-test-{os.getpid()}/inner"
+        self.addCleanup(remove_cgroups, os.path.dirname(path))
+        c = self.start(linux={"cgroupsPath": path})
+        paths = {line.split(":", 2)[2] for line in read_text(f"/proc/{self.state(c)['pid']}/cgroup").splitlines()}
+        self.assertEqual(paths, {path})
+        self.ok("delete", "--force", c)
+        self.assertEqual([folder for folder in cgroup_folders(path) if os.path.exists(folder)], [])
+        c = self.start()
+        self.assertIn(f":/{c}\n", read_text(f"/proc/{self.state(c)['pid']}/cgroup"))
 
     def test_memory_and_cpus_follow_the_limits(self):
         out = self.inside("grep -c ^processor /proc/cpuinfo; grep MemTotal /proc/meminfo",
@@ -122,6 +167,35 @@ class Guest(Sandbox):
                    says="linux.intelRdt: not supported")
         c = self.start()
         self.fails("ps", c, says="only --format json")
+
+
+class Accelerator(Sandbox):
+    """`auto` believes in KVM when it has booted a guest. Stand-ins for QEMU play a KVM that does not."""
+
+    def run_with(self, kvm_does):
+        qemu = os.path.join(self.dir, "qemu")
+        with open(qemu, "w", encoding="ascii") as file:
+            file.write("#!/bin/sh\ncase \" $* \" in *' -accel kvm '*)\n"
+                       f"    echo tried >> {self.dir}/tried; {kvm_does};;\nesac\nexec qemu-system-x86_64 \"$@\"\n")
+        os.chmod(qemu, 0o755)
+        path = os.path.join(self.dir, "configuration.json")
+        with open(path, "w", encoding="ascii") as file:
+            json.dump({"vm": {"qemu": qemu, "accel": "auto"}}, file)
+        words = [*self.command("--configuration", path), "run", "--bundle", self.bundle("echo", "up").path]
+        return self.call(["unshare", "--mount", "sh", "-ec", SURROUNDINGS, "sh", os.path.join(self.dir, "dev"), *words],
+                         seconds=4 * SECONDS)
+
+    def check(self, kvm_does):
+        result = self.run_with(kvm_does)
+        self.assertEqual(result.code, 0, result)
+        self.assertIn("up\nup\nfails ", result.out)
+        self.assertEqual(read_text(os.path.join(self.dir, "tried")), "tried\n", "found out once")
+
+    def test_a_kvm_that_ends_qemu_is_found_out_once(self):
+        self.check("echo 'no such luck' >&2; exit 1")
+
+    def test_a_kvm_that_stands_still_is_found_out_once(self):
+        self.check("exec sleep 1000")
 
 
 class Streams(Sandbox):

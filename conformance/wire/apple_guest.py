@@ -67,6 +67,31 @@ SECCOMP_FLAGS = {"SECCOMP_FILTER_FLAG_LOG", "SECCOMP_FILTER_FLAG_SPEC_ALLOW",
                  "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"}
 
 
+# Becomes the program. A program of its own and no preexec_fn: between fork and exec a process with threads, as one with
+# grpc is, may only do what needs no lock, and Python needs some.
+LAUNCHER = ["/usr/bin/python3", "-I", "-S", "-c", """
+import fcntl, json, os, signal, sys, termios
+said, task = int(sys.argv[1]), json.loads(sys.argv[2])
+os.set_inheritable(said, False)
+for number in (signal.SIGPIPE, signal.SIGXFSZ):  # which Python ignores
+    signal.signal(number, signal.SIG_DFL)
+signal.pthread_sigmask(signal.SIG_SETMASK, ())
+try:
+    if task["terminal"]:
+        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    if task["root"] != "/":
+        os.chroot(task["root"])
+    os.chdir(task["cwd"])
+    os.setgroups([])
+    os.setgid(task["gid"])
+    os.setuid(task["uid"])
+    os.execve(task["file"], task["args"], task["env"])
+except OSError as error:
+    os.write(said, str(error).encode())
+    os._exit(127)
+"""]
+
+
 class Refused(Exception):
     """A status with its text."""
 
@@ -153,30 +178,26 @@ class GuestProcess:
         if self.child is not None:
             raise internal("process is already running")
         process, root = self.spec["process"], self.spec["root"]["path"]
-
-        def enter():
-            os.setsid()
-            if self.terminal:
-                fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-            if root != "/":
-                os.chroot(root)
-            os.chdir(process["cwd"])
-            os.setgroups([])
-            os.setgid(process["user"]["gid"])
-            os.setuid(process["user"]["uid"])
         if not process.get("args"):
             raise internal("no arguments")
         env = dict(entry.split("=", 1) for entry in process["env"] if "=" in entry)
+        task = {"terminal": self.terminal, "root": root, "cwd": process["cwd"], "uid": process["user"]["uid"],
+                "gid": process["user"]["gid"], "file": find(process["args"][0], root, env["PATH"]),
+                "args": process["args"], "env": env}
         ends = self._child_ends()
-        try:
-            self.child = subprocess.Popen(process["args"], stdin=ends[0], stdout=ends[1], stderr=ends[2], env=env,
-                                          preexec_fn=enter, executable=find(process["args"][0], root, env["PATH"]))
-        except (OSError, subprocess.SubprocessError) as error:
-            raise internal(f"vmexec error: internalError: \"{error}\"") from None
-        finally:
-            for end in {end for end in ends if end >= 0}:
-                os.close(end)
-        threading.Thread(target=self._reap, daemon=True).start()
+        reader, writer = os.pipe()
+        with open(reader, encoding="utf-8") as said:
+            try:
+                self.child = subprocess.Popen([*LAUNCHER, str(writer), json.dumps(task)], stdin=ends[0], stdout=ends[1],
+                                              stderr=ends[2], start_new_session=True, pass_fds=(writer,))
+            except OSError as error:
+                raise internal(f"vmexec error: internalError: \"{error}\"") from None
+            finally:
+                for end in {end for end in (*ends, writer) if end >= 0}:
+                    os.close(end)
+            threading.Thread(target=self._reap, daemon=True).start()
+            if text := said.read():
+                raise internal(f"vmexec error: internalError: \"{text}\"")
         return self.child.pid
 
     def _child_ends(self):

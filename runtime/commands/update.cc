@@ -56,7 +56,9 @@ Result<int> updateCommand(Context& context) {
         return fail(std::move(updated).error().withContext("update"));
     }
     if (!updated) return fail(std::move(updated).error());
-    if (container.record.scope) ARCA_CHECK(tellSystemd(container, resources));
+    // With a guest the scope has no limits.
+    if (container.record.scope && container.record.sandbox == "local")
+        ARCA_CHECK(tellSystemd(container, resources));
     return 0;
 }
 

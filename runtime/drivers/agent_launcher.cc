@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "base/files.h"
+#include "base/log.h"
 #include "base/process.h"
 #include "base/socket.h"
 #include "base/strings.h"
@@ -77,8 +78,11 @@ struct AgentFds {
 std::vector<std::string> agentArguments(const std::string& root, const std::string& key) {
     const std::string wanted = environmentValue("ARCA_AGENT_IDLE_SECONDS");
     const std::string idle = base::parseNumber<unsigned>(wanted) ? wanted : kDefaultIdleSeconds;
-    return {"vminitd",  "--local", "--root",      root, "--key",     key, "--idle-seconds", idle,
-            "--rpc-fd", "3",       "--attach-fd", "4",  "--lock-fd", "5", "--dir-fd",       "6"};
+    std::vector<std::string> words = {
+        "vminitd",  "--local", "--root",      root, "--key",     key, "--idle-seconds", idle,
+        "--rpc-fd", "3",       "--attach-fd", "4",  "--lock-fd", "5", "--dir-fd",       "6"};
+    if (base::log::writesDebug()) words.insert(words.end(), {"--log-level", "debug"});
+    return words;
 }
 
 Result<> spawnAgent(const Program& program, const std::string& root, const std::string& key,

@@ -46,8 +46,8 @@ struct ProcessRequest {
     std::string options;  // JSON: bundle, no_pivot, no_new_keyring, preserve_fds, ...
     Stdio stdio = Stdio::kInherit;
     int inherited_fds = 0;  // descriptors 3..3+N-1 go to the program
-    // Not empty: puts the process from which the container's are cloned into its cgroup, and may
-    // change `spec` to say which that is. Local sandbox only.
+    // Not empty: puts the process from which the container's are cloned, or its stand-in, into its
+    // cgroup, and may change `spec` to say which that is.
     std::function<base::Result<>(pid_t)> place_body;
     // Runs the prestart and createRuntime hooks, given the init's pid. May be empty for an exec.
     std::function<base::Result<>(pid_t)> run_hooks;

@@ -40,8 +40,10 @@ auto unsupported(const std::string& what) {
 
 Result<> checkSupported(const spec::Spec& spec) {
     const spec::Linux& linux_part = spec.linux;
-    if (linux_part.seccomp && !linux_part.seccomp->listenerPath.empty()) {
-        return unsupported("linux.seccomp.listenerPath");
+    // The descriptor of the listener belongs to the guest's kernel. Without SCMP_ACT_NOTIFY nobody
+    // would listen, and the path has no meaning.
+    if (linux_part.seccomp && linux_part.seccomp->notifies()) {
+        return unsupported("linux.seccomp: SCMP_ACT_NOTIFY");
     }
     if (linux_part.intelRdt) return unsupported("linux.intelRdt");
     if (!linux_part.netDevices.empty()) return unsupported("linux.netDevices");

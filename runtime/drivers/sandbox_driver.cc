@@ -26,6 +26,7 @@
 #include "base/strings.h"
 #include "base/transport.h"
 #include "proto/monitor_protocol.h"
+#include "runtime/drivers/host_cgroup.h"
 #include "runtime/drivers/strict_spec.h"
 #include "runtime/drivers/vm_config.h"
 #include "runtime/rpc_names.h"
@@ -265,8 +266,7 @@ Result<GuestSpec> SandboxDriver::guestSpec(const ProcessRequest& request) {
     guest.spec = *request.spec;
     guest.spec.root->path = guestRootfs(request.container_id);
     if (kind_ != "vm") {
-        ARCA_TRY(const UniqueFd dir,
-                 base::openAt(root_fd_, request.container_id, O_RDONLY | O_DIRECTORY | O_NOFOLLOW));
+        ARCA_TRY(const UniqueFd dir, containerDir(request.container_id));
         ARCA_TRY(const std::string text,
                  base::readFile(kConfigFile, spec::kMaxConfigBytes, dir.get()));
         ARCA_TRY(const spec::Spec own, spec::parseSpec(text, spec::Source::kWire));
@@ -336,8 +336,7 @@ Result<> SandboxDriver::createInGuest(const ProcessRequest& request, const Guest
 }
 
 Result<> SandboxDriver::saveConfiguration(const std::string& container_id, const spec::Spec& spec) {
-    ARCA_TRY(const UniqueFd dir,
-             base::openAt(root_fd_, container_id, O_RDONLY | O_DIRECTORY | O_NOFOLLOW));
+    ARCA_TRY(const UniqueFd dir, containerDir(container_id));
     return base::replaceFile(dir.get(), kConfigFile, spec::writeSpec(spec));
 }
 
@@ -372,6 +371,7 @@ Result<MadeProcess> SandboxDriver::createProcess(const ProcessRequest& request) 
     const UniqueFd log = folder_.openLog();
     options.log = log.get();
     ARCA_TRY(StandIn stand_in, StandIn::start(options));
+    if (is_init) ARCA_CHECK(enterCgroup(request, stand_in.identity().pid));
 
     const nlohmann::json hello{{"container", request.container_id},
                                {"process", request.process_id},
@@ -415,6 +415,16 @@ Result<MadeProcess> SandboxDriver::createProcess(const ProcessRequest& request) 
     made.terminal = std::move(terminal.master);
     stand_in.release();
     return made;
+}
+
+Result<> SandboxDriver::enterCgroup(const ProcessRequest& request, pid_t pid) {
+    if (request.place_body) return request.place_body(pid);
+    ARCA_TRY(const UniqueFd dir, containerDir(request.container_id));
+    return enterHostCgroup(dir.get(), request.container_id, request.spec->linux.cgroupsPath, pid);
+}
+
+Result<UniqueFd> SandboxDriver::containerDir(const std::string& container_id) const {
+    return base::openAt(root_fd_, container_id, O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
 }
 
 // ---- the other commands ----
@@ -471,6 +481,8 @@ Result<> SandboxDriver::deleteProcess(const std::string& container_id,
     if (!is_init) return {};
     client_.reset();
     ARCA_CHECK(release(container_id));
+    ARCA_TRY(const UniqueFd dir, containerDir(container_id));
+    ARCA_CHECK(removeHostCgroup(dir.get()));
     return folder_.remove();
 }
 

@@ -61,6 +61,8 @@ class SandboxDriver : public AgentDriver {
     base::Result<> createInGuest(const ProcessRequest& request, const GuestSpec& guest,
                                  const Ports& ports, Attachment& attachment);
     base::Result<> saveConfiguration(const std::string& container_id, const spec::Spec& spec);
+    base::Result<> enterCgroup(const ProcessRequest& request, pid_t pid);
+    [[nodiscard]] base::Result<base::UniqueFd> containerDir(const std::string& container_id) const;
     base::Result<> release(const std::string& container_id);
 
     std::string kind_;

@@ -7,6 +7,7 @@
 #include <thread>
 
 #include "base/files.h"
+#include "runtime/kvm_verdict.h"
 #include "runtime/programs.h"
 
 namespace arca::runtime {
@@ -60,8 +61,8 @@ Result<MonitorConfig> makeVmConfig(const VmSettings& settings, const spec::Spec&
     config.arca_vsock = vsock.path;
     ARCA_TRY(config.kernel, guestFile(settings.kernel, "vmlinuz"));
     ARCA_TRY(config.initrd, guestFile(settings.initrd, "initramfs.cpio"));
-    // KVM only where it is asked for: that its device opens does not mean that it runs a kernel.
-    config.accel = settings.accel == "kvm" ? "kvm" : "tcg";
+    config.kvm_verdict = kvmVerdictPath();
+    config.accel = chooseAccel(settings.accel, config.kvm_verdict);
     config.append = settings.append;
     config.boot_limit = settings.boot_limit;
     int64_t memory_limit = 0;

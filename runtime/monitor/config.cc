@@ -18,6 +18,7 @@ std::string writeMonitorConfig(const MonitorConfig& config) {
                                       {"kernel", config.kernel},
                                       {"initrd", config.initrd},
                                       {"accel", config.accel},
+                                      {"kvm_verdict", config.kvm_verdict},
                                       {"append", config.append},
                                       {"memory_mib", config.memory_mib},
                                       {"vcpus", config.vcpus},
@@ -39,6 +40,7 @@ Result<MonitorConfig> parseMonitorConfig(std::string_view text) {
         json.at("kernel").get_to(config.kernel);
         json.at("initrd").get_to(config.initrd);
         json.at("accel").get_to(config.accel);
+        json.at("kvm_verdict").get_to(config.kvm_verdict);
         json.at("append").get_to(config.append);
         json.at("memory_mib").get_to(config.memory_mib);
         json.at("vcpus").get_to(config.vcpus);

@@ -19,8 +19,9 @@ struct MonitorConfig {
     // ---- only of a VM ----
     std::string qemu, virtiofsd, arca_vsock;  // programs, absolute
     std::string kernel, initrd;               // files, absolute
-    std::string accel;                        // "tcg" or "kvm"
-    std::string append;                       // more words for the kernel's command line
+    // "tcg", "kvm", or "auto": kvm if it boots the guest, and the answer is left at kvm_verdict.
+    std::string accel, kvm_verdict;
+    std::string append;  // more words for the kernel's command line
     uint32_t memory_mib = 0;
     uint32_t vcpus = 1;
     std::vector<std::string> disks;  // "ro:PATH" or "rw:PATH", raw images

@@ -14,6 +14,7 @@
 #include "base/log.h"
 #include "base/socket.h"
 #include "proto/monitor_protocol.h"
+#include "runtime/kvm_verdict.h"
 #include "runtime/rpc_names.h"
 #include "sandbox_context.pb.h"
 
@@ -35,6 +36,8 @@ constexpr std::chrono::milliseconds kLostLimit{1'000};
 constexpr std::chrono::milliseconds kDrainLimit{10'000};
 constexpr std::chrono::milliseconds kTimeInterval{30'000};
 constexpr std::chrono::milliseconds kDialLimit{2'000};
+// Where KVM works, a guest answers within one second.
+constexpr std::chrono::milliseconds kProofLimit{8'000};
 // Ports of streams: a range that is used up and begun again, so that a late connection of a guest
 // for an old stream does not meet a new one.
 constexpr uint32_t kPortRange = 1U << 20U;
@@ -59,14 +62,49 @@ Result<> Monitor::start() {
     if (address == "vm") {
         ARCA_TRY(Share share, Share::make(dir_.get()));
         share_ = std::move(share);
-        ARCA_TRY(machine_,
-                 Machine::start(loop_, config_, dir_.get(), share_->servedPath(),
-                                [this](const std::string& why) { lose("the sandbox's " + why); }));
+        proving_ = config_.accel == "auto";
+        if (proving_) config_.accel = "kvm";
+        ARCA_CHECK(startMachine());
+        if (proving_) {
+            proof_timer_ = base::Timer(loop_, kProofLimit, [this] {
+                fallBack("no answer in " + std::to_string(kProofLimit.count()) + " ms");
+            });
+        }
         address = "hvsock://" + base::fdPath(dir_.get()) + "/" + proto::kMonitorVsockSocket;
     }
     ARCA_TRY(transport_, base::openTransport(address));
-    dialler_ = std::thread([this] { dial(); });
+    const auto limit = config_.boot_limit + (proving_ ? kProofLimit : std::chrono::milliseconds(0));
+    dialler_ = std::thread([this, limit] { dial(limit); });
     return {};
+}
+
+Result<> Monitor::startMachine() {
+    ARCA_TRY(machine_, Machine::start(loop_, config_, dir_.get(), share_->servedPath(),
+                                      [this](const std::string& why) { machineFailed(why); }));
+    return {};
+}
+
+void Monitor::machineFailed(const std::string& why) {
+    if (proving_) return fallBack(why);
+    lose("the sandbox's " + why);
+}
+
+void Monitor::fallBack(const std::string& why) {
+    if (!proving_ || state_ != State::kBooting) return;
+    proving_ = false;
+    proof_timer_.reset();
+    base::log::info("KVM does not boot the guest (" + why + "): it is emulated from now on");
+    writeKvmVerdict(config_.kvm_verdict, false);
+    config_.accel = "tcg";
+    machine_->stop([this] {
+        // By a task: the machine is what tells us.
+        loop_.post([this] {
+            if (state_ != State::kBooting) return;
+            machine_.reset();
+            (void)::unlinkat(dir_.get(), proto::kMonitorVsockSocket, 0);
+            if (auto started = startMachine(); !started) lose(started.error().message());
+        });
+    });
 }
 
 Result<> Monitor::serve() {
@@ -94,8 +132,8 @@ void Monitor::drop(AttachSession& session) {
 // ---- reaching the guest ----
 
 // On a thread of its own: the only thing here that blocks.
-void Monitor::dial() {
-    const auto deadline = std::chrono::steady_clock::now() + config_.boot_limit;
+void Monitor::dial(std::chrono::milliseconds limit) {
+    const auto deadline = std::chrono::steady_clock::now() + limit;
     std::chrono::milliseconds pause{10};
     while (true) {
         auto connection = transport_->dial(
@@ -120,6 +158,10 @@ void Monitor::dialled(Result<UniqueFd> connection) {
         std::string why = "the guest does not answer: " + connection.error().message();
         if (machine_ && !machine_->lastWords().empty()) why += ": " + machine_->lastWords();
         return lose(why);
+    }
+    if (std::exchange(proving_, false)) {
+        proof_timer_.reset();
+        writeKvmVerdict(config_.kvm_verdict, true);
     }
     auto channel = GrpcChannel::open(loop_, std::move(*connection), [this](const Error& error) {
         // If a part of the machine has ended, that is the reason, and word of it is on its way.

@@ -55,7 +55,11 @@ class Monitor {
 
     base::Result<> serve();
     void acceptSession();
-    void dial();
+    base::Result<> startMachine();
+    void machineFailed(const std::string& why);
+    // KVM does not boot the guest: once more, without it.
+    void fallBack(const std::string& why);
+    void dial(std::chrono::milliseconds limit);
     void dialled(base::Result<base::UniqueFd> connection);
     // ---- setting the guest up, one call after the other ----
     void setUpGuest();
@@ -83,6 +87,8 @@ class Monitor {
     std::optional<Share> share_;
     std::unique_ptr<base::Transport> transport_;
     std::unique_ptr<Machine> machine_;
+    bool proving_ = false;  // whether KVM works; until the guest answers
+    base::Timer proof_timer_;
     std::unique_ptr<GrpcChannel> channel_;
     std::thread dialler_;
     std::atomic<bool> stop_dialling_{false};
