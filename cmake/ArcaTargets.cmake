@@ -14,6 +14,7 @@ set(ARCA_ARCHIVE_LIBRARIES ${LIBARCHIVE_LIBRARIES})
 if(ARCA_STATIC)
     list(APPEND ARCA_ARCHIVE_LIBRARIES z)
 endif()
+pkg_check_modules(DBUS REQUIRED dbus-1)
 pkg_check_modules(GRPCPP REQUIRED grpc++_unsecure)
 
 add_library(arca_flags INTERFACE)

@@ -27,6 +27,7 @@ class Body {
     // Kills and reaps what reap() has not.
     ~Body();
 
+    [[nodiscard]] pid_t pid() const { return pid_; }
     [[nodiscard]] int pidfd() const { return pidfd_.get(); }
     // Our end of the sync socket, for the agent. Close it once it has been sent.
     [[nodiscard]] base::UniqueFd& syncSocket() { return sync_; }

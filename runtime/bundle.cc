@@ -45,22 +45,27 @@ void resolveBindSources(spec::Spec& spec, const std::string& bundle) {
     }
 }
 
+Result<> checkNoLimits(const spec::Resources& resources) {
+    const char* limit = nullptr;
+    if (resources.memory) limit = "memory";
+    if (resources.cpu) limit = "cpu";
+    if (resources.pidsLimit) limit = "pids";
+    if (resources.blockIO) limit = "blockIO";
+    if (!resources.hugepageLimits.empty()) limit = "hugepageLimits";
+    if (resources.network) limit = "network";
+    if (!resources.rdma.empty()) limit = "rdma";
+    if (!resources.unified.empty()) limit = "unified";
+    if (limit == nullptr) return {};
+    return fail(Code::kInvalidArgument, std::string("linux.resources.") + limit +
+                                            ": cannot be set with the cgroup manager disabled");
+}
+
 Result<> checkCgroupsPath(const std::string& cgroups_path, const Globals& globals) {
-    if (globals.cgroups_disabled) {
-        return fail(Code::kUnsupported, "containers without a cgroup are not supported yet");
-    }
+    if (globals.cgroups_disabled) return {};
     const auto parts = base::split(cgroups_path, ':');
     const bool systemd_form = parts.size() == 3 && cgroups_path.front() != '/';
     const std::string quoted = "\"" + base::printable(cgroups_path) + "\"";
-    if (globals.systemd_cgroup) {
-        if (!cgroups_path.empty() && !systemd_form) {
-            return fail(Code::kInvalidArgument,
-                        "expected cgroupsPath to be of format \"slice:prefix:name\" for systemd "
-                        "cgroups, got " +
-                            quoted + " instead");
-        }
-        return fail(Code::kUnsupported, "systemd cgroup driver is not supported yet");
-    }
+    if (globals.systemd_cgroup) return {};  // what it must be then is scopeFor()'s to say
     if (systemd_form) {
         return fail(Code::kInvalidArgument, "cgroupsPath " + quoted +
                                                 " is of format \"slice:prefix:name\" for systemd "

@@ -21,6 +21,10 @@ struct Bundle {
 // not there.
 base::Result<Bundle> loadBundle(const std::string& dir, const std::string& config_name);
 
+// With the cgroup manager disabled a configuration that asks for limits cannot be kept to. Device
+// rules are let through: engines send them always, and say so to who disables cgroups.
+base::Result<> checkNoLimits(const spec::Resources& resources);
+
 // Whether cgroupsPath suits the cgroup driver that the caller chose.
 base::Result<> checkCgroupsPath(const std::string& cgroups_path, const Globals& globals);
 

@@ -185,15 +185,15 @@ BOOST_AUTO_TEST_CASE(cgroups_paths_and_the_systemd_driver) {
     }
     BOOST_TEST(textOfError(checkCgroupsPath("s.slice:p:n", plain)).find("--systemd-cgroup") !=
                std::string::npos);
-    for (const char* path : {"", "s.slice:p:n", ":p:n"}) {
-        BOOST_TEST(textOfError(checkCgroupsPath(path, systemd)) ==
-                   "systemd cgroup driver is not supported yet");
-    }
-    BOOST_TEST(textOfError(checkCgroupsPath("/a", systemd)).find("slice:prefix:name") !=
-               std::string::npos);
+    BOOST_TEST(checkCgroupsPath("s.slice:p:n", systemd).has_value());
     Globals disabled;
     disabled.cgroups_disabled = true;
-    BOOST_TEST(!checkCgroupsPath("/a", disabled).has_value());
+    BOOST_TEST(checkCgroupsPath("/a", disabled).has_value());
+    spec::Resources resources;
+    resources.devices.emplace_back();
+    BOOST_TEST(checkNoLimits(resources).has_value());
+    resources.pidsLimit = 5;
+    BOOST_TEST(textOfError(checkNoLimits(resources)).find("linux.resources.pids") == 0U);
 }
 
 BOOST_AUTO_TEST_CASE(terminals_and_console_sockets) {

@@ -16,6 +16,7 @@
 #include "runtime/notify.h"
 #include "runtime/pid_file.h"
 #include "runtime/sockets.h"
+#include "runtime/systemd_cgroup.h"
 #include "spec/version.h"
 
 namespace arca::runtime {
@@ -120,7 +121,29 @@ Result<Settings> chooseSandbox(const Context& context, const spec::Annotations& 
     return settings;
 }
 
-ProcessRequest initRequest(const Context& context, const Bundle& bundle, const Record& record) {
+// Who puts the container into its cgroup, when that is not the driver. In a guest the container's
+// cgroup is the guest's own affair, and this is about its stand-in, which has no limits.
+Result<> chooseCgroupManager(const Globals& globals, Bundle& bundle, Container& container,
+                             ProcessRequest& request, ProcessOptions& options) {
+    const bool local = container.record.sandbox == "local";
+    if (globals.cgroups_disabled) {
+        if (local) options.cgroup_manager = "disabled";
+        request.place_body = [](pid_t) { return Result<>(); };
+    }
+    if (!globals.systemd_cgroup) return {};
+    if (local) options.cgroup_manager = "systemd";
+    ARCA_TRY(const systemd::ScopeName name, scopeFor(bundle.spec, container.record.id));
+    request.place_body = [&container, &bundle, name, local](pid_t pid) -> Result<> {
+        spec::Spec stand_in;
+        stand_in.annotations = bundle.spec.annotations;
+        ARCA_CHECK(placeInScope(name, pid, local ? bundle.spec : stand_in, container.record));
+        return container.dir.save(container.record);
+    };
+    return {};
+}
+
+Result<ProcessRequest> initRequest(const Context& context, Bundle& bundle, Container& container) {
+    Record& record = container.record;
     const Arguments& arguments = context.arguments;
     ProcessRequest request;
     request.container_id = record.id;
@@ -132,6 +155,7 @@ ProcessRequest initRequest(const Context& context, const Bundle& bundle, const R
     options.no_new_keyring = arguments.isSet("no-new-keyring");
     options.preserve_fds = context.fds.count;
     options.rootless = context.globals.rootless;
+    ARCA_CHECK(chooseCgroupManager(context.globals, bundle, container, request, options));
     request.options = writeOptions(options);
     request.stdio = hasTerminal(bundle.spec) ? Stdio::kTerminal : Stdio::kInherit;
     request.inherited_fds = context.fds.count;
@@ -147,7 +171,8 @@ Result<MadeProcess> makeInit(const Context& context, Action action, const Signal
     Record& record = container.record;
     ARCA_CHECK(container.dir.save(record));
     ARCA_CHECK(addNotifySocket(container.dir, bundle.spec));
-    auto made = container.driver->createProcess(initRequest(context, bundle, record));
+    ARCA_TRY(const ProcessRequest request, initRequest(context, bundle, container));
+    auto made = container.driver->createProcess(request);
     if (!made) return fail(processError(made.error()));
     record.init = made->identity;
     ARCA_CHECK(signals.checkInterrupt());
@@ -213,9 +238,10 @@ std::string writeOptions(const ProcessOptions& options) {
                                 {"no_new_keyring", options.no_new_keyring},
                                 {"preserve_fds", options.preserve_fds},
                                 {"ignore_paused", options.ignore_paused}};
-    if (!options.cgroup.empty()) json["cgroup"] = options.cgroup;
     // "auto" is for the agent to say, which is the same user and looks only once.
     if (options.rootless != "auto") json["rootless"] = options.rootless == "true";
+    if (!options.cgroups.empty()) json["cgroups"] = options.cgroups;
+    if (!options.cgroup_manager.empty()) json["cgroup_manager"] = options.cgroup_manager;
     return json.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
 }
 
@@ -240,6 +266,10 @@ Result<CreatedContainer> createContainer(const Context& context, Action action,
     const bool detach = action == Action::kCreate || arguments.isSet("detach");
     ARCA_CHECK(checkTerminal(terminal, detach, arguments.given("console-socket")));
     ARCA_CHECK(checkCgroupsPath(bundle.spec.linux.cgroupsPath, context.globals));
+    if (context.globals.systemd_cgroup) ARCA_CHECK(scopeFor(bundle.spec, id));
+    if (context.globals.cgroups_disabled && bundle.spec.linux.resources) {
+        ARCA_CHECK(checkNoLimits(*bundle.spec.linux.resources));
+    }
     if (bundle.spec.process) {
         for (const std::string& entry : context.fds.env) bundle.spec.process->env.push_back(entry);
     }
@@ -310,6 +340,9 @@ Result<> destroyContainer(Container& container, PoststopHooks hooks) {
         const bool recorded = ::faccessat(container.dir.fd(), "guest", F_OK, 0) == 0;
         if (recorded || deleted.error().code() != Code::kUnavailable) return deleted;
     }
+    // Empty by now: systemd forgets it by itself should it not be reachable.
+    auto stopped = stopScope(record);
+    if (!stopped) base::log::warning(stopped.error().message());
     if (hooks == PoststopHooks::kRun && !record.hooks.poststop.empty()) {
         hooks::runAllHooks(record.hooks.poststop,
                            hookContext(record, "poststop", Status::kStopped, 0), warn);

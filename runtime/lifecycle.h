@@ -4,6 +4,7 @@
 
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "base/result.h"
 #include "runtime/context.h"
@@ -66,8 +67,9 @@ struct ProcessOptions {
     bool no_new_keyring = false;
     int preserve_fds = 0;
     bool ignore_paused = false;
-    std::string cgroup;
     std::string rootless = "auto";
+    std::vector<std::string> cgroups;  // of an exec, "[CONTROLLERS:]PATH"
+    std::string cgroup_manager;        // of an init: "" is cgroupfs; or systemd, disabled
 };
 std::string writeOptions(const ProcessOptions& options);
 

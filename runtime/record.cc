@@ -67,6 +67,11 @@ Record decode(const Json& json) {
     record.sandbox_id = json.value("sandbox_id", record.id);
     record.private_pid_namespace = json.at("private_pid_namespace").get<bool>();
     record.home_given = json.at("home_given").get<bool>();
+    if (json.contains("systemd_scope")) {
+        const Json& scope = json.at("systemd_scope");
+        record.scope = systemd::ScopeName{scope.at("slice").get<std::string>(),
+                                          scope.at("unit").get<std::string>()};
+    }
     if (json.contains("annotations")) {
         record.annotations = json.at("annotations").get<spec::Annotations>();
     }
@@ -97,6 +102,9 @@ std::string writeRecord(const Record& record) {
               {"sandbox_id", record.sandbox_id},
               {"private_pid_namespace", record.private_pid_namespace},
               {"home_given", record.home_given}};
+    if (record.scope) {
+        json["systemd_scope"] = {{"slice", record.scope->slice}, {"unit", record.scope->unit}};
+    }
     if (!record.annotations.empty()) json["annotations"] = record.annotations;
     Json hooks;
     const auto add = [&](const char* kind, const std::vector<spec::Hook>& list) {

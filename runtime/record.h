@@ -4,11 +4,13 @@
 #include <sys/types.h>
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 
 #include "base/process.h"
 #include "base/result.h"
+#include "runtime/systemd/scope.h"
 #include "spec/spec.h"
 
 namespace arca::runtime {
@@ -37,6 +39,8 @@ struct Record {
     std::string sandbox_id;  // the container that owns the sandbox; of `local` its own id
     // The configuration's own pid namespace: when its init ends, the kernel ends the rest.
     bool private_pid_namespace = false;
+    // With --systemd-cgroup: the unit that the container is in.
+    std::optional<systemd::ScopeName> scope;
     // HOME was in the configuration; else the agent added it for the init's user.
     bool home_given = false;
     // poststart, poststop, startContainer: start and delete must not depend on the bundle, which

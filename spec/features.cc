@@ -67,7 +67,7 @@ void putLinux(JsonWriter& out) {
     out.beginObject();
     put(out, "v1", true);
     put(out, "v2", true);
-    put(out, "systemd", false);
+    put(out, "systemd", true);
     put(out, "systemdUser", false);
     put(out, "rdma", true);
     out.endObject();

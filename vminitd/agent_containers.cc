@@ -64,6 +64,12 @@ void merge(spec::Resources& now, const spec::Resources& changed) {
     if (!changed.devices.empty()) now.devices = changed.devices;
 }
 
+Result<> withoutCgroup(const Container& container) {
+    return base::fail(Code::kFailedPrecondition, "container " + container.id +
+                                                     " has no cgroup of its own: it was created "
+                                                     "with the cgroup manager disabled");
+}
+
 }  // namespace
 
 Result<std::vector<pid_t>> Agent::listProcesses(const std::string& container_id) {
@@ -135,6 +141,7 @@ void Agent::setPaused(const std::string& container_id, bool paused, Reply<> repl
     if (!isAlive(*container)) {
         return reply(base::fail(Code::kFailedPrecondition, base::texts::kContainerNotRunning));
     }
+    if (container->record.cgroups.empty()) return reply(withoutCgroup(*container));
     if (isFrozen(*container) == paused) {
         return reply(base::fail(Code::kFailedPrecondition, paused
                                                                ? base::texts::kContainerNotRunning
@@ -167,6 +174,7 @@ Result<> Agent::update(const std::string& container_id, const std::string& resou
     if (!isAlive(*container)) {
         return base::fail(Code::kFailedPrecondition, base::texts::kContainerNotRunning);
     }
+    if (container->record.cgroups.empty()) return withoutCgroup(*container);
     ARCA_TRY(const spec::Resources changed, spec::parseResources(resources_json));
     ARCA_CHECK(cgroups_.update(container->record.cgroups, changed));
     // The recorded configuration follows, for whoever reads it; the kernel has the truth.

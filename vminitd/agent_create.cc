@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <optional>
 #include <utility>
 
 #include "base/error_texts.h"
@@ -39,12 +40,60 @@ bool isYoung(int dir_fd, const std::string& name) {
     return stamp && wallClockNs() - stamp->modified_ns < kMinuteNs;
 }
 
-// "memory:sub" or "sub": the folder below the container's cgroup, cleaned.
-std::string subCgroup(const std::string& text) {
-    const size_t colon = text.find(':');
-    const std::string clean =
-        cleanCgroupPath(colon == std::string::npos ? text : text.substr(colon + 1));
-    return clean == "/" ? std::string() : clean;
+// Moves `dirs` to the folders below the container's cgroup that `texts` name, each as
+// "[CONTROLLERS:]PATH"; without controllers it is for all. Source: runc(8), "exec", --cgroup.
+Result<> enterSubCgroups(const std::vector<std::string>& texts, bool unified, CgroupDirs& dirs) {
+    if (unified && texts.size() > 1) {
+        return base::fail(Code::kInvalidArgument,
+                          "--cgroup: cgroup v2 has one tree, only one path can be given");
+    }
+    const CgroupDirs own = dirs;
+    for (const std::string& text : texts) {
+        const size_t colon = text.find(':');
+        const std::string clean = cleanCgroupPath(text.substr(colon + 1));  // npos + 1 is 0
+        const std::string below = clean == "/" ? std::string() : clean;
+        if (colon == std::string::npos) {
+            for (size_t i = 0; i < dirs.size(); ++i) dirs[i].path = own[i].path + below;
+            continue;
+        }
+        const std::string controllers = text.substr(0, colon);
+        for (const std::string_view wanted : base::split(controllers, ',')) {
+            bool found = false;
+            for (size_t i = 0; i < dirs.size(); ++i) {
+                const auto names = base::split(dirs[i].controllers, ',');
+                if (std::find(names.begin(), names.end(), wanted) == names.end()) continue;
+                dirs[i].path = own[i].path + below;
+                found = true;
+            }
+            if (!found) {
+                return base::fail(Code::kInvalidArgument, "--cgroup " + base::printable(text) +
+                                                              ": no cgroup controller " +
+                                                              base::printable(wanted) + " here");
+            }
+        }
+    }
+    return {};
+}
+
+// Who may manage what is below the container's cgroup: the user that its program runs as, when the
+// container sees that cgroup as its own root, writable. Source: runtime-spec config-linux.md,
+// "Cgroup ownership".
+std::optional<uid_t> cgroupOwner(const spec::Spec& spec) {
+    if (!spec.process || !spec.newNamespace(spec::NamespaceType::kCgroup)) return std::nullopt;
+    const bool writable = std::any_of(spec.mounts.begin(), spec.mounts.end(), [](const auto& m) {
+        const bool read_only =
+            std::find(m.options.begin(), m.options.end(), "ro") != m.options.end();
+        return (m.type == "cgroup" || m.type == "cgroup2") && !read_only;
+    });
+    if (!writable) return std::nullopt;
+    const uint32_t uid = spec.process->user.uid;
+    if (spec.linux.findNamespace(spec::NamespaceType::kUser) == nullptr) return uid;
+    for (const spec::IdMapping& map : spec.linux.uidMappings) {
+        if (uid >= map.containerID && uid - map.containerID < map.size) {
+            return map.hostID + (uid - map.containerID);
+        }
+    }
+    return std::nullopt;  // a namespace that was there: its map is its maker's affair
 }
 
 BodyRequest bodyRequest(const CreateRequest& request, const spec::Spec& config, bool terminal) {
@@ -191,7 +240,13 @@ Result<> Agent::prepareInit(Creation& creation) {
     container.being_made = true;
     container.record.bundle = options.bundle;
     container.record.own_pid_namespace = plan.spec.newNamespace(spec::NamespaceType::kPid);
-    ARCA_TRY(container.record.cgroups, cgroups_.locate(plan.spec.linux.cgroupsPath));
+    if (options.cgroup == CreateOptions::Cgroup::kAgent) {
+        ARCA_TRY(container.record.cgroups, cgroups_.locate(plan.spec.linux.cgroupsPath));
+    } else if (options.cgroup == CreateOptions::Cgroup::kSystemd) {
+        // The body is in it already; what is missing of it in other hierarchies is made.
+        container.record.cgroups = cgroups_.directories(plan.spec.linux.cgroupsPath);
+        for (CgroupDir& dir : container.record.cgroups) dir.made = true;
+    }
     const bool terminal = plan.spec.process && plan.spec.process->terminal;
     container.init = std::make_shared<Process>(loop_, container.id, terminal);
     creation.process = container.init;
@@ -224,11 +279,13 @@ Result<> Agent::makeInit(Creation& creation) {
     }
     CgroupDirs& dirs = container.record.cgroups;
     const size_t located = dirs.size();
-    if (creation.rootless) {
+    if (creation.rootless && !dirs.empty()) {
         ARCA_CHECK(makeRootlessCgroups(cgroups_, dirs, creation.resources));
-    } else {
+    } else if (!dirs.empty()) {
         ARCA_CHECK(cgroups_.create(dirs));
         ARCA_CHECK(cgroups_.apply(dirs, creation.resources));
+        const auto owner = cgroupOwner(config);
+        if (owner && *owner != 0) ARCA_CHECK(cgroups_.delegate(dirs, *owner));
     }
     creation.join = dirs;
     for (const CgroupDir& dir : dirs) creation.plan.cgroup_paths.push_back(dir.path);
@@ -319,11 +376,11 @@ Result<> Agent::prepareExec(Creation& creation) {
     plan.unified_cgroup = cgroups_.unified();
     describe(exec_base->seccomp, plan);
     for (const CgroupDir& dir : container.record.cgroups) plan.cgroup_paths.push_back(dir.path);
-    if (options.cgroup.empty()) {
+    if (options.cgroups.empty()) {
         ARCA_TRY(creation.join, cgroups_.currentOf(init_pid, container.record.cgroups));
     } else {
         creation.join = container.record.cgroups;
-        for (CgroupDir& dir : creation.join) dir.path += subCgroup(options.cgroup);
+        ARCA_CHECK(enterSubCgroups(options.cgroups, cgroups_.unified(), creation.join));
     }
     creation.process = std::make_shared<Process>(loop_, id, plan.spec.process->terminal);
     recordExits(creation.container, creation.process, false);
@@ -453,6 +510,12 @@ void Agent::fail(const CreationPtr& creation, Error error) {
     if (!creation->container->folder.valid()) {
         // Nothing was made yet.
         containers_.erase(creation->container->id);
+        return creation->reply(base::fail(std::move(error)));
+    }
+    if (creation->request.options.cgroup == CreateOptions::Cgroup::kSystemd) {
+        // The body is in this cgroup already, and its death would reach the command before the
+        // reason does. The command deletes what is left, as it does with its own part.
+        creation->container->being_made = false;
         return creation->reply(base::fail(std::move(error)));
     }
     removeContainer(creation->container, Removal::kMade,

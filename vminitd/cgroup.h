@@ -49,7 +49,8 @@ class CgroupManager {
 
     // Where `cgroups_path` (absolute inside each hierarchy; "..", "//" cleaned away) lies. Touches
     // nothing; `made` is what create() would do, so that it can be recorded first.
-    // kFailedPrecondition when the cgroup exists and has processes, as with two containers in one.
+    // kFailedPrecondition when the cgroup exists and has processes, as with two containers in one,
+    // or is frozen: nothing could be started in it.
     virtual base::Result<CgroupDirs> locate(std::string_view cgroups_path) = 0;
 
     // The same without looking: for what a broken record leaves to be guessed.
@@ -66,6 +67,11 @@ class CgroupManager {
     // Changes limits. Refused values leave everything as it was. `devices` is looked at only when
     // it has entries.
     virtual base::Result<> update(const CgroupDirs& dirs, const spec::Resources& resources) = 0;
+
+    // Lets `owner` make cgroups below `dirs` and move processes there: the directory and what the
+    // kernel says may be given away with it. Nothing on v1, whose files cannot be given away
+    // safely. Source: runtime-spec config-linux.md, "Cgroup ownership".
+    virtual base::Result<> delegate(const CgroupDirs& dirs, uid_t owner) = 0;
 
     virtual base::Result<> addProcess(const CgroupDirs& dirs, pid_t pid) = 0;
 

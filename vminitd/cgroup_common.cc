@@ -97,9 +97,15 @@ Result<> checkUnused(const std::string& path, CgroupFs& fs) {
     std::vector<pid_t> pids;
     ARCA_CHECK(collectProcesses(path, fs, pids));
     if (pids.empty()) return {};
-    return fail(Code::kFailedPrecondition, "container's cgroup is not empty: " +
-                                               std::to_string(pids.size()) +
-                                               " process(es) found in " + path);
+    return fail(Code::kFailedPrecondition,
+                "container's cgroup is not empty: " + std::to_string(pids.size()) +
+                    " process(es) found in " + path);
+}
+
+Result<> checkNotFrozen(const std::string& path, const char* file, CgroupFs& fs) {
+    const auto state = fs.read(path + "/" + file);
+    if (!state || *state == "0" || *state == "THAWED") return {};
+    return fail(Code::kFailedPrecondition, "container's cgroup unexpectedly frozen: " + path);
 }
 
 bool emptiedByUs(const CgroupDirs& dirs, const CgroupDir& dir) {
@@ -141,8 +147,8 @@ std::vector<Hierarchy> parseHierarchies(std::string_view mountinfo) {
         if (type == "cgroup") {
             // Of the super block's options, the controllers and the name are what identifies it.
             static constexpr std::string_view kOther[] = {
-                "rw",     "ro",        "clone_children", "cpuset_v2_mode", "favordynmods",
-                "xattr",  "noprefix",  "nofavordynmods", "memory_recursiveprot", "nsdelegate"};
+                "rw",    "ro",       "clone_children", "cpuset_v2_mode",       "favordynmods",
+                "xattr", "noprefix", "nofavordynmods", "memory_recursiveprot", "nsdelegate"};
             for (const std::string_view option : split(dash[3], ',')) {
                 if (std::find(std::begin(kOther), std::end(kOther), option) != std::end(kOther)) {
                     continue;

@@ -25,9 +25,9 @@ base::Result<bool> removeCgroupTree(const std::string& path, CgroupFs& fs, int d
 
 // Makes `mount_point`/a/b/c for "/a/b/c"; `made_level(dir)` is called for each directory that is
 // passed or made, from the mount point down to the parent of the last one and the last one.
-base::Result<> makeCgroupTree(const std::string& mount_point, const std::string& path, CgroupFs& fs,
-                              const std::function<base::Result<>(const std::string& dir,
-                                                                 bool is_leaf)>& level);
+base::Result<> makeCgroupTree(
+    const std::string& mount_point, const std::string& path, CgroupFs& fs,
+    const std::function<base::Result<>(const std::string& dir, bool is_leaf)>& level);
 
 // The value of /proc/PID/cgroup for the hierarchy `controllers`.
 std::optional<std::string> cgroupOfProcess(const std::string& proc_cgroup,
@@ -38,6 +38,9 @@ std::string directoryFor(const Hierarchy& hierarchy, const std::string& path_in_
 
 // The cgroup that exists at `path`, and those below it, must be without processes.
 base::Result<> checkUnused(const std::string& path, CgroupFs& fs);
+
+// One that exists and is frozen by `file` ("cgroup.freeze", "freezer.state") takes no new process.
+base::Result<> checkNotFrozen(const std::string& path, const char* file, CgroupFs& fs);
 
 // Whether processes in `dir` are the container's to kill: the directories that we made hold all of
 // them; only where everything was there before (and empty, see checkUnused()) do those count.

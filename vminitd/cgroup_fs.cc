@@ -78,6 +78,11 @@ Result<std::vector<std::string>> RealCgroupFs::childDirs(const std::string& path
     return names;
 }
 
+Result<> RealCgroupFs::setOwner(const std::string& path, uid_t uid) {
+    if (::lchown(path.c_str(), uid, static_cast<gid_t>(-1)) != 0) return failErrno("chown " + path);
+    return {};
+}
+
 Result<> RealCgroupFs::signal(pid_t pid, int signal_number) {
     // 0 stands for a process of another pid namespace; it and the agent itself are never meant.
     if (pid <= 0 || pid == ::getpid()) return {};

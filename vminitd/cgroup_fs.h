@@ -29,6 +29,8 @@ class CgroupFs {
     virtual bool exists(const std::string& path) = 0;
     // Names of the directories in `path`.
     virtual base::Result<std::vector<std::string>> childDirs(const std::string& path) = 0;
+    // Gives a file or directory to a user; its group stays. A symbolic link is not followed.
+    virtual base::Result<> setOwner(const std::string& path, uid_t uid) = 0;
     // Sends `signal_number` to a pid that was just read from a cgroup. A vanished one is no error.
     virtual base::Result<> signal(pid_t pid, int signal_number) = 0;
 };
@@ -43,6 +45,7 @@ class RealCgroupFs : public CgroupFs {
                              const std::vector<std::string>& values) override;
     bool exists(const std::string& path) override;
     base::Result<std::vector<std::string>> childDirs(const std::string& path) override;
+    base::Result<> setOwner(const std::string& path, uid_t uid) override;
     base::Result<> signal(pid_t pid, int signal_number) override;
 };
 

@@ -2,11 +2,11 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <cmath>
 #include <optional>
 #include <utility>
 
 #include "base/strings.h"
+#include "spec/cgroup_units.h"
 #include "vminitd/device_rules.h"
 
 namespace arca::vminitd {
@@ -126,8 +126,7 @@ class V1Builder {
         const std::string dir = dirOf(controller);
         if (dir.empty()) {
             return fail(Code::kUnsupported, std::string("cgroup controller ") + controller +
-                                                " is not mounted, but " + file +
-                                                " was asked for");
+                                                " is not mounted, but " + file + " was asked for");
         }
         out_.push_back(Setting{dir + "/" + file, std::move(value), group});
         return {};
@@ -146,12 +145,12 @@ class V1Builder {
         if (asked(memory.limit) && *memory.limit < 0 && !swap && has_swap_file) swap = -1;
         if (swap && *swap < 0 && !has_swap_file) swap.reset();
         if (const auto value = asked(memory.limit)) {
-            ARCA_CHECK(add("memory", "memory.limit_in_bytes", std::to_string(*value),
-                           kMemoryGroup));
+            ARCA_CHECK(
+                add("memory", "memory.limit_in_bytes", std::to_string(*value), kMemoryGroup));
         }
         if (swap) {
-            ARCA_CHECK(add("memory", "memory.memsw.limit_in_bytes", std::to_string(*swap),
-                           kMemoryGroup));
+            ARCA_CHECK(
+                add("memory", "memory.memsw.limit_in_bytes", std::to_string(*swap), kMemoryGroup));
         }
         if (const auto value = asked(memory.reservation)) {
             ARCA_CHECK(add("memory", "memory.soft_limit_in_bytes", std::to_string(*value)));
@@ -201,8 +200,8 @@ class V1Builder {
         const std::string dir = dirOf("blkio");
         if (fs_.exists(dir + "/blkio." + name)) return "blkio." + name;
         if (fs_.exists(dir + "/blkio.bfq." + name)) return "blkio.bfq." + name;
-        return fail(Code::kUnsupported, "the kernel has neither blkio." + name +
-                                            " nor blkio.bfq." + name + ", which was asked for");
+        return fail(Code::kUnsupported, "the kernel has neither blkio." + name + " nor blkio.bfq." +
+                                            name + ", which was asked for");
     }
 
     Result<> blockIo(const spec::BlockIoResources& io) {
@@ -233,9 +232,9 @@ class V1Builder {
         };
         for (const auto& [file, devices] : throttles) {
             for (const spec::ThrottleDevice& device : *devices) {
-                ARCA_CHECK(add("blkio", file,
-                               deviceKey(device.major, device.minor) + " " +
-                                   std::to_string(device.rate)));
+                ARCA_CHECK(
+                    add("blkio", file,
+                        deviceKey(device.major, device.minor) + " " + std::to_string(device.rate)));
             }
         }
         return {};
@@ -245,8 +244,7 @@ class V1Builder {
         for (const spec::HugepageLimit& limit : limits) {
             ARCA_CHECK(checkPageSize(limit.pageSize));
             const std::string prefix = "hugetlb." + limit.pageSize;
-            ARCA_CHECK(
-                add("hugetlb", prefix + ".limit_in_bytes", std::to_string(limit.limit)));
+            ARCA_CHECK(add("hugetlb", prefix + ".limit_in_bytes", std::to_string(limit.limit)));
             if (fs_.exists(dirOf("hugetlb") + "/" + prefix + ".rsvd.limit_in_bytes")) {
                 ARCA_CHECK(
                     add("hugetlb", prefix + ".rsvd.limit_in_bytes", std::to_string(limit.limit)));
@@ -260,8 +258,7 @@ class V1Builder {
             ARCA_CHECK(add("net_cls", "net_cls.classid", std::to_string(*id)));
         }
         for (const spec::InterfacePriority& priority : network.priorities) {
-            if (priority.name.empty() ||
-                priority.name.find_first_of(" \n") != std::string::npos) {
+            if (priority.name.empty() || priority.name.find_first_of(" \n") != std::string::npos) {
                 return fail(Code::kInvalidArgument,
                             "linux.resources.network.priorities: bad interface name");
             }
@@ -315,11 +312,18 @@ class V2Builder {
         out_.push_back(Setting{dir_ + "/" + file, std::move(value), group});
     }
 
+    static Result<> missing(const char* member) {
+        return fail(Code::kUnsupported,
+                    std::string("linux.resources.") + member + ": does not exist in cgroup v2");
+    }
+
     static std::string limitText(int64_t value) {
         return value < 0 ? std::string("max") : std::to_string(value);
     }
 
     Result<> memory(const spec::MemoryResources& memory) {
+        if (memory.swappiness) return missing("memory.swappiness");
+        if (memory.disableOOMKiller.value_or(false)) return missing("memory.disableOOMKiller");
         const auto limit = asked(memory.limit);
         const auto swap = asked(memory.swap);
         auto effective = limit;
@@ -355,7 +359,7 @@ class V2Builder {
         }
         if (cpu.idle) add("cpu.idle", std::to_string(*cpu.idle));
         if (const auto shares = asked(cpu.shares); shares && cpu.idle.value_or(0) == 0) {
-            add("cpu.weight", std::to_string(cpuWeightFromShares(*shares)));
+            add("cpu.weight", std::to_string(spec::cpuWeightFromShares(*shares)));
         }
         if (cpu.burst) add("cpu.max.burst", std::to_string(*cpu.burst), kCfsGroup);
         const auto quota = asked(cpu.quota);
@@ -382,14 +386,11 @@ class V2Builder {
             if (bfq) {
                 add("io.bfq.weight", std::to_string(*weight));
             } else {
-                // 10..1000 onto 1..10000.
-                const unsigned value = 1U + (std::max<unsigned>(*weight, 10U) - 10U) * 9999U / 990U;
-                add("io.weight", std::to_string(value));
+                add("io.weight", std::to_string(spec::ioWeightFromBlkio(*weight)));
             }
         }
         if (asked(io.leafWeight)) {
-            return fail(Code::kUnsupported,
-                        "linux.resources.blockIO.leafWeight: does not exist in cgroup v2");
+            return missing("blockIO.leafWeight");
         }
         for (const spec::WeightDevice& device : io.weightDevice) {
             if (const auto weight = asked(device.weight)) {
@@ -397,9 +398,7 @@ class V2Builder {
                     deviceKey(device.major, device.minor) + " " + std::to_string(*weight));
             }
             if (asked(device.leafWeight)) {
-                return fail(Code::kUnsupported,
-                            "linux.resources.blockIO.weightDevice: leafWeight does not exist in "
-                            "cgroup v2");
+                return missing("blockIO.weightDevice.leafWeight");
             }
         }
         const std::pair<const char*, const std::vector<spec::ThrottleDevice>*> throttles[] = {
@@ -449,8 +448,8 @@ std::string restoreCommand(const Setting& setting, const std::string& old) {
     // A file of lines by key (device, interface): the key's own line, or what removes it.
     const size_t space = setting.value.find(' ');
     const std::string key = space == std::string::npos ? "" : setting.value.substr(0, space);
-    const bool keyed = key.find(':') != std::string::npos || file == "net_prio.ifpriomap" ||
-                       file == "rdma.max";
+    const bool keyed =
+        key.find(':') != std::string::npos || file == "net_prio.ifpriomap" || file == "rdma.max";
     if (!keyed) {
         const auto lines = base::split(old, '\n');
         // "default 100" is how the weight files of v2 begin.
@@ -502,14 +501,6 @@ Result<> writeAllSettings(const std::vector<Setting>& settings, CgroupFs& fs,
 
 }  // namespace
 
-uint64_t cpuWeightFromShares(uint64_t shares) {
-    if (shares <= 2) return 1;
-    if (shares >= 262144) return 10000;
-    const double l = std::log2(static_cast<double>(shares));
-    const double exponent = (l * l + 125.0 * l) / 612.0 - 7.0 / 34.0;
-    return static_cast<uint64_t>(std::ceil(std::pow(10.0, exponent)));
-}
-
 Result<std::vector<Setting>> v1Settings(const CgroupDirs& dirs, const spec::Resources& res,
                                         Purpose purpose, CgroupFs& fs) {
     return V1Builder(dirs, purpose, fs).build(res);
@@ -535,14 +526,13 @@ Result<> applySettings(const std::vector<Setting>& settings, Purpose purpose, Cg
     for (auto it = done.rbegin(); it != done.rend(); ++it) {
         const Setting& setting = settings[*it];
         if (old[*it].empty() && setting.value.find(':') == std::string::npos) continue;
-        restore.push_back(
-            Setting{setting.path, restoreCommand(setting, old[*it]), setting.group});
+        restore.push_back(Setting{setting.path, restoreCommand(setting, old[*it]), setting.group});
     }
     std::vector<size_t> restored;
     auto undone = writeAllSettings(restore, fs, restored);
     if (!undone) {
-        return fail(std::move(result).error().withContext(
-            "could not undo all changes (" + undone.error().message() + ")"));
+        return fail(std::move(result).error().withContext("could not undo all changes (" +
+                                                          undone.error().message() + ")"));
     }
     return result;
 }

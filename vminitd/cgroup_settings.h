@@ -30,10 +30,6 @@ base::Result<std::vector<Setting>> v1Settings(const CgroupDirs& dirs, const spec
 base::Result<std::vector<Setting>> v2Settings(const std::string& dir, const spec::Resources& res,
                                               Purpose purpose, CgroupFs& fs);
 
-// cpu.shares (2..262144) as cpu.weight (1..10000); 1024 gives 100.
-// Source: runc 1.4, crun 1.23: ceil(10^((l^2 + 125 l) / 612 - 7/34)), l = log2(shares).
-uint64_t cpuWeightFromShares(uint64_t shares);
-
 // Writes `settings` in order. When one fails, those before it get their old values back (in
 // `kUpdate`; a new container's cgroup is thrown away anyhow).
 base::Result<> applySettings(const std::vector<Setting>& settings, Purpose purpose, CgroupFs& fs);

@@ -1,8 +1,11 @@
+#include "vminitd/cgroup.h"
+
 #include <boost/test/unit_test.hpp>
 
-#include "vminitd/cgroup.h"
+#include "spec/cgroup_units.h"
 #include "vminitd/cgroup_settings.h"
 #include "vminitd/fake_cgroup_fs.h"
+#include "vminitd/statistics.h"
 
 namespace arca::vminitd {
 namespace {
@@ -16,7 +19,8 @@ const char kHybridMountinfo[] =
     "36 30 0:33 / /sys/fs/cgroup/freezer rw,relatime shared:5 - cgroup cgroup rw,freezer\n"
     "37 30 0:34 / /sys/fs/cgroup/blkio rw,relatime - cgroup cgroup rw,blkio\n"
     "38 30 0:35 / /sys/fs/cgroup/pids rw,relatime - cgroup cgroup rw,pids\n"
-    "39 30 0:36 / /sys/fs/cgroup/systemd rw - cgroup cgroup rw,xattr,release_agent=/x,name=systemd\n"
+    "39 30 0:36 / /sys/fs/cgroup/systemd rw - cgroup cgroup "
+    "rw,xattr,release_agent=/x,name=systemd\n"
     "40 30 0:37 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw,nsdelegate\n"
     "41 30 0:38 / /mnt rw - ext4 /dev/vda rw\n";
 
@@ -296,8 +300,7 @@ BOOST_AUTO_TEST_CASE(a_refused_update_leaves_everything_as_it_was) {
     BOOST_TEST(host.file("memory/c/memory.limit_in_bytes") == "9223372036854771712");
     BOOST_TEST(host.file("memory/c/memory.memsw.limit_in_bytes") == "9223372036854771712");
     BOOST_TEST(host.file("memory/c/memory.oom_control") == "0");
-    const auto throttle =
-        host.fs.written("/sys/fs/cgroup/blkio/c/blkio.throttle.read_bps_device");
+    const auto throttle = host.fs.written("/sys/fs/cgroup/blkio/c/blkio.throttle.read_bps_device");
     const std::vector<std::string> expected = {"8:0 77", "8:16 88", "8:16 0", "8:0 5"};
     BOOST_TEST(throttle == expected, boost::test_tools::per_element());
 }
@@ -344,9 +347,9 @@ BOOST_AUTO_TEST_SUITE_END()
 BOOST_AUTO_TEST_SUITE(cgroup_v2)
 
 BOOST_AUTO_TEST_CASE(weight_from_shares) {
-    BOOST_TEST(cpuWeightFromShares(2) == 1U);
-    BOOST_TEST(cpuWeightFromShares(1024) == 100U);
-    BOOST_TEST(cpuWeightFromShares(262144) == 10000U);
+    BOOST_TEST(spec::cpuWeightFromShares(2) == 1U);
+    BOOST_TEST(spec::cpuWeightFromShares(1024) == 100U);
+    BOOST_TEST(spec::cpuWeightFromShares(262144) == 10000U);
 }
 
 BOOST_AUTO_TEST_CASE(controllers_are_enabled_down_to_the_parent) {
@@ -415,6 +418,53 @@ BOOST_AUTO_TEST_CASE(unified_names_are_file_names) {
         res.unified[name] = "1";
         BOOST_TEST(!v2Settings("/sys/fs/cgroup", res, Purpose::kCreate, host.fs).has_value());
     }
+}
+
+BOOST_AUTO_TEST_CASE(block_io_is_read_in_both_versions) {
+    FakeCgroupFs fs;
+    fs.files["/two/io.stat"] =
+        "254:0 rbytes=2097152 wbytes=5 rios=3 wios=1 dbytes=0 dios=0\n8:0 rbytes=7";
+    fs.files["/one/blkio.throttle.io_service_bytes_recursive"] =
+        "254:0 Read 2097152\n254:0 Write 5\nTotal 9";
+    fs.files["/one/blkio.throttle.io_serviced_recursive"] = "254:0 Read 3\n254:0 Write 1";
+    for (const bool unified : {true, false}) {
+        const CgroupDirs dirs = {unified ? CgroupDir{"", "/two", true}
+                                         : CgroupDir{"blkio", "/one", true}};
+        const ContainerStatistics found = readStatistics(dirs, unified, 0, {}, fs);
+        BOOST_TEST_REQUIRE(found.block_io.has_value());
+        BOOST_TEST(found.block_io->size() == (unified ? 2U : 1U));
+        const BlockIoEntry& disk = found.block_io->front();
+        BOOST_TEST(disk.major == 254U);
+        BOOST_TEST(disk.read_bytes == 2097152U);
+        BOOST_TEST(disk.write_bytes == 5U);
+        BOOST_TEST(disk.reads == 3U);
+        BOOST_TEST(disk.writes == 1U);
+    }
+}
+
+BOOST_AUTO_TEST_CASE(a_cgroup_that_was_there_must_not_be_frozen) {
+    V2 host;
+    (void)host.fs.makeDir("/sys/fs/cgroup/c");
+    host.fs.files["/sys/fs/cgroup/c/cgroup.procs"] = "";
+    host.fs.files["/sys/fs/cgroup/c/cgroup.freeze"] = "0";
+    BOOST_TEST(host.manager->locate("/c").has_value());
+    host.fs.files["/sys/fs/cgroup/c/cgroup.freeze"] = "1";
+    BOOST_TEST(!host.manager->locate("/c").has_value());
+}
+
+BOOST_AUTO_TEST_CASE(a_delegated_cgroup_has_another_owner) {
+    V2 host;
+    (void)host.fs.makeDir("/sys/fs/cgroup/c");
+    host.fs.files["/sys/kernel/cgroup/delegate"] = "cgroup.procs\nmemory.oom.group\nnot.here";
+    host.fs.files["/sys/fs/cgroup/c/cgroup.procs"] = "";
+    host.fs.files["/sys/fs/cgroup/c/memory.oom.group"] = "0";
+    host.fs.files["/sys/fs/cgroup/c/memory.max"] = "max";
+    const CgroupDirs dirs = {CgroupDir{"", "/sys/fs/cgroup/c", true}};
+    BOOST_TEST_REQUIRE(host.manager->delegate(dirs, 1000).has_value());
+    const std::map<std::string, uid_t> wanted = {{"/sys/fs/cgroup/c", 1000},
+                                                 {"/sys/fs/cgroup/c/cgroup.procs", 1000},
+                                                 {"/sys/fs/cgroup/c/memory.oom.group", 1000}};
+    BOOST_TEST((host.fs.owners == wanted));
 }
 
 BOOST_AUTO_TEST_CASE(freeze_state_is_what_the_kernel_reports) {

@@ -41,7 +41,10 @@ class V1Manager : public CgroupManager {
         CgroupDirs dirs = directories(cgroups_path);
         for (CgroupDir& dir : dirs) {
             dir.made = !fs_.exists(dir.path);
-            if (!dir.made) ARCA_CHECK(checkUnused(dir.path, fs_));
+            if (dir.made) continue;
+            ARCA_CHECK(checkUnused(dir.path, fs_));
+            if (!hasController(dir.controllers, "freezer")) continue;
+            ARCA_CHECK(checkNotFrozen(dir.path, "freezer.state", fs_));
         }
         return dirs;
     }
@@ -99,6 +102,8 @@ class V1Manager : public CgroupManager {
         if (resources.devices.empty()) return {};
         return applyDevices(dirs, resources.devices);
     }
+
+    Result<> delegate(const CgroupDirs&, uid_t) override { return {}; }
 
     Result<> addProcess(const CgroupDirs& dirs, pid_t pid) override {
         const std::string text = std::to_string(pid);

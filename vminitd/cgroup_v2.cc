@@ -17,8 +17,7 @@ namespace {
 
 class V2Manager : public CgroupManager {
  public:
-    V2Manager(Hierarchy hierarchy, CgroupFs& fs)
-        : hierarchy_(std::move(hierarchy)), fs_(fs) {}
+    V2Manager(Hierarchy hierarchy, CgroupFs& fs) : hierarchy_(std::move(hierarchy)), fs_(fs) {}
 
     [[nodiscard]] bool unified() const override { return true; }
 
@@ -26,15 +25,17 @@ class V2Manager : public CgroupManager {
         CgroupDirs dirs = directories(cgroups_path);
         for (CgroupDir& dir : dirs) {
             dir.made = !fs_.exists(dir.path);
-            if (!dir.made) ARCA_CHECK(checkUnused(dir.path, fs_));
+            if (dir.made) continue;
+            ARCA_CHECK(checkUnused(dir.path, fs_));
+            ARCA_CHECK(checkNotFrozen(dir.path, "cgroup.freeze", fs_));
         }
         return dirs;
     }
 
     CgroupDirs directories(std::string_view cgroups_path) override {
         const std::string path = cleanCgroupPath(cgroups_path);
-        return {CgroupDir{
-            "", path == "/" ? hierarchy_.mount_point : hierarchy_.mount_point + path, false}};
+        return {CgroupDir{"", path == "/" ? hierarchy_.mount_point : hierarchy_.mount_point + path,
+                          false}};
     }
 
     Result<> create(const CgroupDirs& dirs) override {
@@ -69,6 +70,22 @@ class V2Manager : public CgroupManager {
             ARCA_TRY(const DevicePolicy policy, foldDeviceRules(resources.devices));
             ARCA_CHECK(applySettings(settings, Purpose::kUpdate, fs_));
             if (!resources.devices.empty()) ARCA_CHECK(attachDevicePolicy(dir.path, policy));
+        }
+        return {};
+    }
+
+    Result<> delegate(const CgroupDirs& dirs, uid_t owner) override {
+        // The list of kernels that do not tell (before Linux 4.15) is part of cgroup-v2's document.
+        auto names = fs_.read("/sys/kernel/cgroup/delegate");
+        const std::string list =
+            names ? *names : "cgroup.procs\ncgroup.subtree_control\ncgroup.threads";
+        for (const CgroupDir& dir : dirs) {
+            ARCA_CHECK(fs_.setOwner(dir.path, owner));
+            for (const std::string_view name : base::split(list, '\n')) {
+                const std::string path = dir.path + "/" + std::string(name);
+                // The list is of all that this kernel knows; what no controller offers here is not.
+                if (!name.empty() && fs_.exists(path)) ARCA_CHECK(fs_.setOwner(path, owner));
+            }
         }
         return {};
     }
@@ -136,9 +153,8 @@ class V2Manager : public CgroupManager {
 
  private:
     [[nodiscard]] bool ours(const CgroupDir& dir) const {
-        return dir.controllers.empty() &&
-               (dir.path == hierarchy_.mount_point ||
-                dir.path.rfind(hierarchy_.mount_point + "/", 0) == 0);
+        return dir.controllers.empty() && (dir.path == hierarchy_.mount_point ||
+                                           dir.path.rfind(hierarchy_.mount_point + "/", 0) == 0);
     }
 
     // As many as the kernel lets us: what is missing and needed shows when its file is written.

@@ -40,8 +40,11 @@ Result<CreateOptions> parseCreateOptions(const std::string& text) {
         options.no_new_keyring = json.value("no_new_keyring", false);
         options.preserve_fds = json.value("preserve_fds", 0);
         options.ignore_paused = json.value("ignore_paused", false);
-        options.cgroup = json.value("cgroup", "");
         if (json.contains("rootless")) options.rootless = json.at("rootless").get<bool>();
+        options.cgroups = json.value("cgroups", std::vector<std::string>());
+        const std::string manager = json.value("cgroup_manager", "");
+        if (manager == "systemd") options.cgroup = CreateOptions::Cgroup::kSystemd;
+        if (manager == "disabled") options.cgroup = CreateOptions::Cgroup::kNone;
     } catch (const std::exception& e) {
         return fail(Code::kInvalidArgument, std::string("options: ") + e.what());
     }

@@ -23,9 +23,13 @@ struct CreateOptions {
     bool no_new_keyring = false;
     int preserve_fds = 0;
     bool ignore_paused = false;
-    std::string cgroup;  // of an exec: below the container's own
     // Whether cgroups that cannot be had are done without; absent: as the agent's own user is.
     std::optional<bool> rootless;
+    std::vector<std::string>
+        cgroups;  // of an exec, "[CONTROLLERS:]PATH": below the container's own
+    // Of an init: who makes its cgroup. kSystemd: it is there and has the body in it; kNone:
+    // nobody, it stays where the body is.
+    enum class Cgroup { kAgent, kSystemd, kNone } cgroup = Cgroup::kAgent;
 };
 
 struct CreateRequest {

@@ -26,6 +26,7 @@ class FakeCgroupFs : public CgroupFs {
     // Looked at before a write is taken; not 0: the errno that it fails with.
     std::function<int(const std::string& path, const std::string& value)> veto;
     std::vector<std::pair<pid_t, int>> signals;
+    std::map<std::string, uid_t> owners;
 
     base::Result<bool> makeDir(const std::string& path) override {
         if (dirs.contains(path)) return false;
@@ -85,6 +86,11 @@ class FakeCgroupFs : public CgroupFs {
             if (rest.find('/') == std::string::npos) names.push_back(rest);
         }
         return names;
+    }
+    base::Result<> setOwner(const std::string& path, uid_t uid) override {
+        if (!exists(path)) return base::failErrno("chown " + path, ENOENT);
+        owners[path] = uid;
+        return {};
     }
     base::Result<> signal(pid_t pid, int signal_number) override {
         signals.emplace_back(pid, signal_number);

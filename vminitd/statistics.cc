@@ -151,8 +151,8 @@ std::optional<MemoryStatistics> memoryV1(Reader& files) {
 std::optional<CpuStatistics> cpuV2(Reader& files) {
     const auto stat = files.table("cpu", "cpu.stat");
     if (!stat) return std::nullopt;
-    return CpuStatistics{get(*stat, "usage_usec"), get(*stat, "user_usec"),
-                         get(*stat, "system_usec"), get(*stat, "nr_periods"),
+    return CpuStatistics{get(*stat, "usage_usec"),   get(*stat, "user_usec"),
+                         get(*stat, "system_usec"),  get(*stat, "nr_periods"),
                          get(*stat, "nr_throttled"), get(*stat, "throttled_usec")};
 }
 
@@ -187,8 +187,8 @@ BlockIoEntry* entryFor(std::vector<BlockIoEntry>& entries, std::string_view devi
 
 std::vector<BlockIoEntry> blockIoV2(Reader& files) {
     std::vector<BlockIoEntry> out;
-    const auto content = files.text("io", "io.stat");
-    for (const std::string_view line : split(content ? *content : "", '\n')) {
+    const std::string content = files.text("io", "io.stat").value_or("");
+    for (const std::string_view line : split(content, '\n')) {
         const auto fields = words(line);
         if (fields.size() < 2) continue;
         BlockIoEntry* entry = entryFor(out, fields[0]);
@@ -211,8 +211,8 @@ std::vector<BlockIoEntry> blockIoV2(Reader& files) {
 // I/O scheduler.
 void addBlockIoV1(Reader& files, const char* file, uint64_t BlockIoEntry::*read,
                   uint64_t BlockIoEntry::*write, std::vector<BlockIoEntry>& out) {
-    const auto content = files.text("blkio", file);
-    for (const std::string_view line : split(content ? *content : "", '\n')) {
+    const std::string content = files.text("blkio", file).value_or("");
+    for (const std::string_view line : split(content, '\n')) {
         const auto fields = words(line);
         if (fields.size() != 3 || (fields[1] != "Read" && fields[1] != "Write")) continue;
         BlockIoEntry* entry = entryFor(out, fields[0]);
@@ -236,12 +236,10 @@ std::vector<BlockIoEntry> blockIoV1(Reader& files) {
 }
 
 std::optional<MemoryEvents> memoryEvents(Reader& files, bool unified) {
-    const auto table =
-        files.table("memory", unified ? "memory.events" : "memory.oom_control");
+    const auto table = files.table("memory", unified ? "memory.events" : "memory.oom_control");
     if (!table) return std::nullopt;
-    return MemoryEvents{get(*table, "low"),      get(*table, "high"),
-                        get(*table, "max"),      get(*table, "oom"),
-                        get(*table, "oom_kill"), get(*table, "oom_group_kill")};
+    return MemoryEvents{get(*table, "low"), get(*table, "high"),     get(*table, "max"),
+                        get(*table, "oom"), get(*table, "oom_kill"), get(*table, "oom_group_kill")};
 }
 
 std::vector<NetworkStatistics> networksOf(pid_t pid, CgroupFs& fs) {
@@ -251,8 +249,8 @@ std::vector<NetworkStatistics> networksOf(pid_t pid, CgroupFs& fs) {
     std::array<char, 64> own{};
     std::array<char, 64> its{};
     const ssize_t own_size = ::readlink("/proc/self/ns/net", own.data(), own.size());
-    const ssize_t its_size = ::readlink(("/proc/" + std::to_string(pid) + "/ns/net").c_str(),
-                                        its.data(), its.size());
+    const ssize_t its_size =
+        ::readlink(("/proc/" + std::to_string(pid) + "/ns/net").c_str(), its.data(), its.size());
     if (own_size == its_size && own == its) {
         // The agent's own network: of a host's many devices only what a VM would show.
         std::erase_if(out, [](const NetworkStatistics& network) {

@@ -32,6 +32,13 @@ def process_state(pid):
     return (after_name[0], int(after_name[1])) if len(after_name) > 1 else ("", 0)
 
 
+def is_kernel_thread(pid):
+    """Seen by test programs only that have no process namespace of their own."""
+    pf_kthread = 0x00200000
+    after_name = read_text(f"/proc/{pid}/stat").rpartition(")")[2].split()
+    return len(after_name) > 6 and bool(int(after_name[6]) & pf_kthread)
+
+
 def describe(pid):
     command = read_text(f"/proc/{pid}/cmdline").replace("\0", " ").strip()
     state, parent = process_state(pid)
@@ -126,7 +133,7 @@ class Snapshot:
         """One look; see leaks."""
         agents = {pid for root in roots for pid in agent_pids(root).values()} if agents_may_run else set()
         found = [describe(pid) for pid in sorted(all_processes() - self.processes - agents)
-                 if process_state(pid)[0]]
+                 if process_state(pid)[0] and not is_kernel_thread(pid)]
         mounts = mount_lines()
         found += [f"mount: {line}" for line in sorted(mounts - self.mounts)]
         found += [f"mount gone: {line}" for line in sorted(self.mounts - mounts)]

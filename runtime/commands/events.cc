@@ -1,7 +1,12 @@
 // events: statistics of a container, and word of the OOM killer.
+#include <poll.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <cerrno>
 #include <chrono>
+#include <limits>
+#include <optional>
 
 #include "base/process.h"
 #include "runtime/commands/commands.h"
@@ -38,13 +43,54 @@ Result<Driver::Statistics> statisticsOf(Container& container) {
     return statistics;
 }
 
-// Prints until the container ends. The counter of OOM kills is looked at with each of the
-// statistics: a kill shows at the end of the interval in which it happened.
+// Prints "oom" when there were more kills than at the look before.
+class OomCounter {
+ public:
+    explicit OomCounter(const std::string& id) : id_(id) {}
+    Result<> look(const Driver::Statistics& statistics) {
+        const bool rose = kills_ && statistics.oom_kills > *kills_;
+        kills_ = statistics.oom_kills;
+        if (rose) ARCA_CHECK(printOut(eventLine("oom", id_, {})));
+        return {};
+    }
+
+ private:
+    const std::string& id_;
+    std::optional<uint64_t> kills_;
+};
+
+// So that no sum of times overflows.
+constexpr std::chrono::nanoseconds kLongestInterval = std::chrono::hours(24 * 365);
+
+enum class Woken { kByTime, kByOom, kByEnd };
+
+// Waits for the container's end, for word of the OOM killer, or until `deadline`.
+Result<Woken> waitForNews(int pidfd, int oom_fd, std::chrono::steady_clock::time_point deadline) {
+    while (true) {
+        const auto left = std::chrono::ceil<std::chrono::milliseconds>(
+            deadline - std::chrono::steady_clock::now());
+        if (left.count() <= 0) return Woken::kByTime;
+        constexpr int64_t kMostMs = std::numeric_limits<int>::max();
+        pollfd fds[] = {{pidfd, POLLIN, 0}, {oom_fd, POLLIN, 0}};
+        const int n =
+            ::poll(fds, std::size(fds), static_cast<int>(std::min<int64_t>(left.count(), kMostMs)));
+        if (n < 0 && errno != EINTR) return base::failErrno("poll");
+        if (n <= 0) continue;
+        if (fds[0].revents != 0) return Woken::kByEnd;
+        char buffer[4096];
+        (void)::read(oom_fd, buffer, sizeof buffer);
+        return Woken::kByOom;
+    }
+}
+
+// Prints until the container ends.
 Result<int> follow(Container& container, std::chrono::nanoseconds interval) {
     ARCA_TRY(const base::UniqueFd pidfd, base::openPidfd(container.record.init));
-    const auto wait = std::max(std::chrono::duration_cast<std::chrono::milliseconds>(interval),
-                               std::chrono::milliseconds(1));
-    std::optional<uint64_t> oom_kills;
+    const base::UniqueFd oom = container.driver->watchOom(container.dir);
+    OomCounter counter(container.record.id);
+    Woken woken = Woken::kByTime;
+    auto deadline = std::chrono::steady_clock::now();
+    interval = std::min(interval, kLongestInterval);
     while (true) {
         auto statistics = statisticsOf(container);
         if (!statistics) {
@@ -52,14 +98,14 @@ Result<int> follow(Container& container, std::chrono::nanoseconds interval) {
             if (!running) return 0;
             return fail(std::move(statistics).error());
         }
-        if (oom_kills && statistics->oom_kills > *oom_kills) {
-            ARCA_CHECK(printOut(eventLine("oom", container.record.id, {})));
+        ARCA_CHECK(counter.look(*statistics));
+        if (woken == Woken::kByEnd) return 0;
+        if (woken == Woken::kByTime) {
+            ARCA_CHECK(printOut(eventLine("stats", container.record.id, statistics->data)));
+            deadline = std::chrono::steady_clock::now() + interval;
         }
-        oom_kills = statistics->oom_kills;
-        ARCA_CHECK(printOut(eventLine("stats", container.record.id, statistics->data)));
         container.driver->disconnect();
-        ARCA_TRY(const bool ended, base::waitExit(pidfd.get(), wait));
-        if (ended) return 0;
+        ARCA_TRY(woken, waitForNews(pidfd.get(), oom.get(), deadline));
     }
 }
 

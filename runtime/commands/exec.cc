@@ -65,11 +65,7 @@ Result<ProcessRequest> execRequest(const Context& context, const Container& cont
     options.bundle = container.record.bundle;
     options.preserve_fds = context.fds.count;
     options.ignore_paused = arguments.isSet("ignore-paused");
-    const std::vector<std::string>& cgroups = arguments.list("cgroup");
-    if (cgroups.size() > 1) {
-        return fail(Code::kUnsupported, "more than one --cgroup is not supported yet");
-    }
-    if (!cgroups.empty()) options.cgroup = cgroups.front();
+    options.cgroups = arguments.list("cgroup");
 
     ProcessRequest request;
     request.container_id = container.record.id;

@@ -7,6 +7,7 @@
 #include "runtime/commands/commands.h"
 #include "runtime/lifecycle.h"
 #include "runtime/resources_update.h"
+#include "runtime/systemd_cgroup.h"
 
 namespace arca::runtime {
 namespace {
@@ -27,6 +28,19 @@ Result<std::string> wantedResources(const Arguments& arguments) {
     return resourcesFromJson(text);
 }
 
+// systemd has to know the limits, or it would undo them at its next daemon-reload. It rounds some
+// of them as it writes them, so that the agent has the last word.
+Result<> tellSystemd(Container& container, const std::string& resources) {
+    ARCA_TRY(const spec::Spec config, container.driver->configuration(container.dir));
+    if (!config.linux.resources) return {};
+    auto told = updateScope(container.record, *config.linux.resources);
+    if (!told) {
+        return fail(
+            std::move(told).error().withContext("the cgroup has the new limits, its unit has not"));
+    }
+    return container.driver->update(container.record.id, resources);
+}
+
 }  // namespace
 
 Result<int> updateCommand(Context& context) {
@@ -42,6 +56,9 @@ Result<int> updateCommand(Context& context) {
         return fail(std::move(updated).error().withContext("update"));
     }
     if (!updated) return fail(std::move(updated).error());
+    // With a guest the scope has no limits.
+    if (container.record.scope && container.record.sandbox == "local")
+        ARCA_CHECK(tellSystemd(container, resources));
     return 0;
 }
 

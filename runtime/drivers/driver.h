@@ -46,6 +46,9 @@ struct ProcessRequest {
     std::string options;  // JSON: bundle, no_pivot, no_new_keyring, preserve_fds, ...
     Stdio stdio = Stdio::kInherit;
     int inherited_fds = 0;  // descriptors 3..3+N-1 go to the program
+    // Not empty: puts the process from which the container's are cloned, or its stand-in, into its
+    // cgroup, and may change `spec` to say which that is.
+    std::function<base::Result<>(pid_t)> place_body;
     // Runs the prestart and createRuntime hooks, given the init's pid. May be empty for an exec.
     std::function<base::Result<>(pid_t)> run_hooks;
 };
@@ -100,6 +103,11 @@ class Driver {
         uint64_t oom_kills = 0;
     };
     virtual base::Result<Statistics> statistics(const std::string& container_id) = 0;
+
+    // A descriptor that becomes readable when the OOM killer may have struck in the container: read
+    // it, then look at the statistics. Invalid where nothing tells: then they are looked at in
+    // intervals only.
+    virtual base::UniqueFd watchOom(const ContainerDir&) { return base::UniqueFd(); }
 
     // What the container is doing. Needs no agent and changes nothing.
     virtual base::Result<Status> status(const ContainerDir& dir, const Record& record) = 0;

@@ -2,6 +2,8 @@
 
 #include <fcntl.h>
 #include <signal.h>
+#include <sys/eventfd.h>
+#include <sys/inotify.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -117,9 +119,9 @@ class Attachment {
     MadeProcess process_;
 };
 
-// The directories in which the container can have been frozen, from the agent's record. Empty when
-// that is not there (yet).
-std::vector<std::string> freezerPaths(const ContainerDir& dir) {
+// The container's directories in the hierarchy of cgroup v1 that has `controller`, and in that of
+// v2, from the agent's record. Empty when that is not there (yet).
+std::vector<std::string> cgroupPaths(const ContainerDir& dir, std::string_view controller) {
     constexpr size_t kMaxBytes = size_t{1} << 20U;
     std::vector<std::string> paths;
     const auto text = base::readFile(std::string(kGuestDir) + "/init.json", kMaxBytes, dir.fd());
@@ -128,11 +130,34 @@ std::vector<std::string> freezerPaths(const ContainerDir& dir) {
     if (!json.is_object() || !json.contains("cgroups")) return paths;
     for (const auto& cgroup : json["cgroups"]) {
         const std::string controllers = cgroup.value("controllers", "");
-        const bool freezes =
-            controllers.empty() || controllers.find("freezer") != std::string::npos;
-        if (freezes) paths.push_back(cgroup.value("path", ""));
+        const bool wanted =
+            controllers.empty() || controllers.find(controller) != std::string::npos;
+        if (wanted) paths.push_back(cgroup.value("path", ""));
     }
     return paths;
+}
+
+std::vector<std::string> freezerPaths(const ContainerDir& dir) {
+    return cgroupPaths(dir, "freezer");
+}
+
+// cgroup v1 tells by an eventfd that is registered in the cgroup.
+UniqueFd watchOomV1(const std::string& path) {
+    UniqueFd event(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+    const auto control = base::openAt(AT_FDCWD, path + "/memory.oom_control", O_RDONLY);
+    if (!event.valid() || !control) return UniqueFd();
+    const std::string line = std::to_string(event.get()) + " " + std::to_string(control->get());
+    if (!base::writeControlFile(AT_FDCWD, path + "/cgroup.event_control", line)) return UniqueFd();
+    return event;
+}
+
+// cgroup v2 tells by a change of a file.
+UniqueFd watchOomV2(const std::string& path) {
+    UniqueFd watch(::inotify_init1(IN_CLOEXEC | IN_NONBLOCK));
+    if (!watch.valid()) return UniqueFd();
+    const std::string file = path + "/memory.events";
+    if (::inotify_add_watch(watch.get(), file.c_str(), IN_MODIFY) < 0) return UniqueFd();
+    return watch;
 }
 
 // True while the init waits at its gate: the socket is there and somebody listens on it.
@@ -185,6 +210,7 @@ Result<MadeProcess> LocalDriver::tryCreate(const ProcessRequest& request, bool& 
     ARCA_CHECK(connect());
     ARCA_TRY(UniqueFd socket, connectAttach(root_fd_, key_));
     ARCA_TRY(Body body, Body::start(request.stdio, request.inherited_fds));
+    if (request.place_body) ARCA_CHECK(request.place_body(body.pid()));
     Attachment attachment(std::move(socket), request, hooks_began);
     ARCA_CHECK(attachment.begin(body));
 
@@ -274,6 +300,15 @@ Result<> LocalDriver::signalInit(const ContainerDir& dir, const Record& record, 
     // The v1 freezer holds even SIGKILL back.
     if (signal_number == SIGKILL) return thaw(freezerPaths(dir));
     return {};
+}
+
+UniqueFd LocalDriver::watchOom(const ContainerDir& dir) {
+    for (const std::string& path : cgroupPaths(dir, "memory")) {
+        UniqueFd watch = watchOomV2(path);
+        if (!watch.valid()) watch = watchOomV1(path);
+        if (watch.valid()) return watch;
+    }
+    return UniqueFd();
 }
 
 Result<Status> LocalDriver::status(const ContainerDir& dir, const Record& record) {

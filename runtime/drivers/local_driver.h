@@ -22,6 +22,7 @@ class LocalDriver : public AgentDriver {
                                  const std::string& process_id) override;
     base::Result<> signalInit(const ContainerDir& dir, const Record& record,
                               int signal_number) override;
+    base::UniqueFd watchOom(const ContainerDir& dir) override;
     base::Result<Status> status(const ContainerDir& dir, const Record& record) override;
     base::Result<spec::Spec> configuration(const ContainerDir& dir) override;
     base::Result<> endByForce(const Record& record) override;

@@ -421,6 +421,7 @@ Result<MadeProcess> SandboxDriver::createProcess(const ProcessRequest& request) 
 }
 
 Result<> SandboxDriver::enterCgroup(const ProcessRequest& request, pid_t pid) {
+    if (request.place_body) return request.place_body(pid);
     ARCA_TRY(const UniqueFd dir, containerDir(request.container_id));
     return enterHostCgroup(dir.get(), request.container_id, request.spec->linux.cgroupsPath, pid);
 }
