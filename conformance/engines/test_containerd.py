@@ -96,8 +96,9 @@ class ContainerdRun(harness.EngineCase):
 
     def test_terminal(self):
         def scenario(runtime):
-            terminal = self.terminal(self.engine.run_argv(runtime, "term", "--rm", "-t", "--", "sh", "-c",
-                                                          "tty; echo ready; read line; echo got $line; stty size; exit 5"))
+            # The client tells the size once the task has been started: the program may be quicker.
+            script = harness.WAIT_FOR_SIZE + "tty; echo ready; read line; echo got $line; stty size; exit 5"
+            terminal = self.terminal(self.engine.run_argv(runtime, "term", "--rm", "-t", "--", "sh", "-c", script))
             terminal.expect(b"ready\r\r\n")
             terminal.send(b"typed\n")
             done = self.check(terminal.finish(), 5)

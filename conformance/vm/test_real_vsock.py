@@ -73,7 +73,14 @@ class Nested(Vsock):
                     if text.startswith("qemu-system")]
         until(machine, "the machine")
         self.assertIn("vhost-vsock-pci", machine()[0])
-        out, err = process.communicate(b"in\n", LONG)
+        try:
+            out, err = process.communicate(b"in\n", LONG)
+        except subprocess.TimeoutExpired:
+            for folder, _, names in os.walk(self.root):
+                for name in names:
+                    if name.endswith(".log"):
+                        print(f"--- {name}\n{read_text(os.path.join(folder, name))}", file=sys.stderr)
+            raise
         self.assertEqual((process.returncode, out, err), (5, b"out\ngot in\n", b"err\n"))
 
 

@@ -36,7 +36,6 @@ constexpr std::chrono::milliseconds kLostLimit{1'000};
 constexpr std::chrono::milliseconds kDrainLimit{10'000};
 constexpr std::chrono::milliseconds kTimeInterval{30'000};
 constexpr std::chrono::milliseconds kDialLimit{2'000};
-constexpr std::chrono::milliseconds kVsockDialLimit{200};
 // Where KVM works, a guest answers within one second.
 constexpr std::chrono::milliseconds kProofLimit{8'000};
 // Ports of streams: a range that is used up and begun again, so that a late connection of a guest
@@ -156,10 +155,8 @@ void Monitor::dial(std::chrono::milliseconds limit) {
     const auto deadline = std::chrono::steady_clock::now() + limit;
     std::chrono::milliseconds pause{10};
     while (true) {
-        // A packet to a guest that has no driver yet is lost.
-        const auto patience = vsock_ ? kVsockDialLimit : kDialLimit;
         auto connection = transport_->dial(
-            base::kAgentPort, std::min<std::chrono::milliseconds>(patience, config_.boot_limit));
+            base::kAgentPort, std::min<std::chrono::milliseconds>(kDialLimit, config_.boot_limit));
         // Only a machine that we boot gets time to come up.
         const bool late = config_.address != "vm" || std::chrono::steady_clock::now() >= deadline;
         if (stop_dialling_) return;
