@@ -123,6 +123,11 @@ def agent_pids(root):
 VERDICT = {"/run/arca-runtime", "/run/arca-runtime/@kvm"}
 
 
+def runtime_files():
+    """What is in /run and /dev/shm but for the notes that systemd, where it runs, keeps of itself and its units."""
+    return {path for path in tree("/run", "/dev/shm") if not path.startswith("/run/systemd/")}
+
+
 class Snapshot:
     """The machine at one moment; `leaks` compares it with the machine of now."""
 
@@ -131,7 +136,7 @@ class Snapshot:
         self.processes = all_processes()
         self.mounts = mount_lines()
         self.cgroups = cgroups_of(tag)
-        self.files = tree("/run", "/dev/shm") | VERDICT
+        self.files = runtime_files() | VERDICT
 
     def _now(self, folder, roots, agents_may_run):
         """One look; see leaks."""
@@ -142,7 +147,7 @@ class Snapshot:
         found += [f"mount: {line}" for line in sorted(mounts - self.mounts)]
         found += [f"mount gone: {line}" for line in sorted(self.mounts - mounts)]
         found += [f"cgroup: {path}" for path in sorted(cgroups_of(self.tag) - self.cgroups)]
-        found += [f"file: {path}" for path in sorted(tree("/run", "/dev/shm") - self.files)]
+        found += [f"file: {path}" for path in sorted(runtime_files() - self.files)]
         for root in roots:
             if os.path.isdir(root):
                 found += [f"state: {root}/{name}" for name in os.listdir(root) if name != AGENT_FOLDER]
@@ -183,7 +188,7 @@ class Snapshot:
                 os.rmdir(path)
             except OSError:
                 pass
-        for path in sorted(tree("/run", "/dev/shm") - self.files, reverse=True):
+        for path in sorted(runtime_files() - self.files, reverse=True):
             try:
                 os.rmdir(path) if os.path.isdir(path) and not os.path.islink(path) else os.unlink(path)
             except OSError:
