@@ -98,17 +98,21 @@ class GuestSide:
             os.unlink(self.socket_path)
 
 
+class Last(bytes):
+    """What a filter passes on before it ends the connection."""
+
+
 def copy(source, target, seen=lambda data: data):
-    """Copies to the end of `source`, then half-closes `target`. `seen(data)` gives what to pass on; None ends both."""
+    """Copies to the end of `source`, then half-closes `target`. `seen(data)` gives what to pass on; Last ends both."""
     with contextlib.suppress(OSError):
         while data := source.recv(1 << 16):
             data = seen(data)
-            if data is None:
+            target.sendall(data)
+            if isinstance(data, Last):
                 for stream in (source, target):
                     with contextlib.suppress(OSError):
                         stream.shutdown(socket.SHUT_RDWR)
                 return
-            target.sendall(data)
     with contextlib.suppress(OSError):
         target.shutdown(socket.SHUT_WR)
 

@@ -18,6 +18,7 @@ import os
 import random
 import shutil
 import signal
+import socket
 import struct
 import sys
 import threading
@@ -27,7 +28,7 @@ import grpc
 
 import http2_player as h2
 from apple_guest import AppleAgent, AppleGuest, pb
-from guest_side import GuestSide
+from guest_side import GuestSide, Last
 
 import agent as agent_stubs  # apple_guest has made it reachable
 
@@ -489,13 +490,21 @@ class Floods(Liar):
         return pb.WaitProcessResponse()
 
 
+class Kept(socket.socket):
+    """A second descriptor of a stream, which cannot end it."""
+
+    def shutdown(self, how):
+        pass
+
+
 @agent("keeps-streams", "tells the end of a process and never closes its streams", "waits some seconds for them, no more")
 class KeepsStreams(Liar):
     def dial_streams(self, request, terminal):
         self.kept = super().dial_streams(request, terminal)
-        return {name: stream.dup() for name, stream in self.kept.items()}
+        return {name: Kept(fileno=os.dup(stream.fileno())) for name, stream in self.kept.items()}
 
     def WaitProcess(self, request, context):
+        super().WaitProcess(request, context)
         return pb.WaitProcessResponse(exitCode=5)
 
 
@@ -506,12 +515,13 @@ def cut(address, argument):
     def filter_answers():
         left = limit
 
+        # At once and not when more comes: all that there will be may have come together.
         def seen(data):
             nonlocal left
-            if left <= 0:
-                return None
-            part, left = data[:left], left - len(data)
-            return part
+            if len(data) >= left:
+                return Last(data[:left])
+            left -= len(data)
+            return data
         return seen
     return AppleGuest(address, filter_answers=filter_answers)
 

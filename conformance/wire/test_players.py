@@ -326,7 +326,7 @@ class Hostile(PlayerCase):
         for _ in range(3):
             box.listeners["stdout"].accept()[0].close()
         self.new_machine()
-        _, box = self.run_box("keeps-streams", streams=("stdout",))
+        _, box = self.run_box("keeps-streams", "true", streams=("stdout",))
         box.create()
         box.start()
         self.assertEqual(box.wait(), 5)
