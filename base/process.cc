@@ -9,6 +9,7 @@
 
 #include <cerrno>
 #include <string>
+#include <vector>
 
 #include "base/files.h"
 #include "base/socket.h"
@@ -69,6 +70,17 @@ bool isAlive(const ProcessIdentity& identity) {
     const auto fields = readStat(identity.pid);
     if (!fields || fields->start_time_ticks != identity.start_time_ticks) return false;
     return fields->state != 'Z' && fields->state != 'X';
+}
+
+bool inUserNamespace() {
+    const auto map = readFile("/proc/self/uid_map", 4096);
+    if (!map) return false;
+    std::vector<std::string_view> numbers;
+    for (const std::string_view part : split(trim(*map), ' ')) {
+        if (!part.empty()) numbers.push_back(part);
+    }
+    return !(numbers.size() == 3 && numbers[0] == "0" && numbers[1] == "0" &&
+             numbers[2] == "4294967295");
 }
 
 Result<UniqueFd> openPidfd(pid_t pid) {

@@ -24,6 +24,9 @@ Result<uint64_t> processStartTime(pid_t pid);
 // True while the process with this pid *and* start time runs; a zombie counts as ended.
 bool isAlive(const ProcessIdentity& identity);
 
+// True in a user namespace other than the initial one, whose map is the identity on all ids.
+bool inUserNamespace();
+
 // pidfd_open(2). kNotFound when the process is gone (ESRCH).
 Result<UniqueFd> openPidfd(pid_t pid);
 

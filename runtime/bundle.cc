@@ -46,15 +46,7 @@ void resolveBindSources(spec::Spec& spec, const std::string& bundle) {
 }
 
 Result<> checkNoLimits(const spec::Resources& resources) {
-    const char* limit = nullptr;
-    if (resources.memory) limit = "memory";
-    if (resources.cpu) limit = "cpu";
-    if (resources.pidsLimit) limit = "pids";
-    if (resources.blockIO) limit = "blockIO";
-    if (!resources.hugepageLimits.empty()) limit = "hugepageLimits";
-    if (resources.network) limit = "network";
-    if (!resources.rdma.empty()) limit = "rdma";
-    if (!resources.unified.empty()) limit = "unified";
+    const char* const limit = resources.aLimit();
     if (limit == nullptr) return {};
     return fail(Code::kInvalidArgument, std::string("linux.resources.") + limit +
                                             ": cannot be set with the cgroup manager disabled");

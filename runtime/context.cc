@@ -6,6 +6,7 @@
 #include <cstdlib>
 
 #include "base/files.h"
+#include "base/process.h"
 #include "base/strings.h"
 
 namespace arca::runtime {
@@ -17,18 +18,6 @@ using base::Result;
 
 constexpr char kDefaultRoot[] = "/run/arca-runtime";
 constexpr int kFirstInherited = 3;
-
-// True in a user namespace other than the initial one, whose map is the identity on all ids.
-bool inUserNamespace() {
-    const auto map = base::readFile("/proc/self/uid_map", 4096);
-    if (!map) return false;
-    std::vector<std::string_view> numbers;
-    for (const std::string_view part : base::split(base::trim(*map), ' ')) {
-        if (!part.empty()) numbers.push_back(part);
-    }
-    return !(numbers.size() == 3 && numbers[0] == "0" && numbers[1] == "0" &&
-             numbers[2] == "4294967295");
-}
 
 Result<> readCgroupManager(const Arguments& arguments, Globals& globals) {
     globals.systemd_cgroup = arguments.isSet("systemd-cgroup");
@@ -62,14 +51,18 @@ RootDefault defaultRoot(unsigned euid, bool in_user_namespace, std::string_view 
     return {std::string(xdg_runtime_dir) + "/arca-runtime", true};
 }
 
+RootDefault ownDefaultRoot() {
+    const std::string xdg = environmentValue("XDG_RUNTIME_DIR");
+    return defaultRoot(::geteuid(), !xdg.empty() && base::inUserNamespace(), xdg,
+                       environmentValue("USER"));
+}
+
 Result<Globals> resolveGlobals(const Arguments& arguments) {
     Globals globals;
     globals.root_given = arguments.given("root");
     globals.root = arguments.text("root");
     if (!globals.root_given) {
-        const std::string xdg = environmentValue("XDG_RUNTIME_DIR");
-        const RootDefault root = defaultRoot(::geteuid(), !xdg.empty() && inUserNamespace(), xdg,
-                                             environmentValue("USER"));
+        const RootDefault root = ownDefaultRoot();
         globals.root = root.path;
         globals.root_sticky = root.sticky;
     }

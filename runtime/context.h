@@ -54,6 +54,8 @@ struct RootDefault {
 };
 RootDefault defaultRoot(unsigned euid, bool in_user_namespace, std::string_view xdg_runtime_dir,
                         std::string_view user);
+// The same for this process and its environment.
+RootDefault ownDefaultRoot();
 
 // An environment variable, "" when unset.
 std::string environmentValue(const char* name);

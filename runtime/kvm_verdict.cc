@@ -26,10 +26,7 @@ std::string bootId() {
 
 // Of the machine and not of a state root: the default root's folder, whatever --root says.
 std::string kvmVerdictPath() {
-    const RootDefault root =
-        defaultRoot(::geteuid(), ::geteuid() != 0, environmentValue("XDG_RUNTIME_DIR"),
-                    environmentValue("USER"));
-    return root.path + "/" + kFile;
+    return ownDefaultRoot().path + "/" + kFile;
 }
 
 std::optional<bool> readKvmVerdict(const std::string& path) {

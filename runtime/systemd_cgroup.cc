@@ -27,11 +27,11 @@ Result<systemd::ScopeName> scopeFor(const spec::Spec& spec, const std::string& i
 }
 
 Result<> placeInScope(const systemd::ScopeName& name, pid_t pid, spec::Spec& spec, Record& record) {
-    ARCA_TRY(const systemd::Properties properties,
+    ARCA_TRY(systemd::Properties properties,
              systemd::scopeProperties(spec, record.id, name.slice, unifiedHost()));
     ARCA_TRY(Manager manager, Manager::connect());
     if (record.scope) ARCA_CHECK(manager.stop(record.scope->unit));
-    ARCA_TRY(spec.linux.cgroupsPath, manager.startScope(name, properties, pid));
+    ARCA_TRY(spec.linux.cgroupsPath, manager.startScope(name, std::move(properties), pid));
     // Only now: what has this name and is not ours must not be stopped by who takes a failure back.
     record.scope = name;
     // systemd takes the number as one of its own process namespace.

@@ -182,6 +182,18 @@ static void checkUnifiedNames(JsonValue files) {
     });
 }
 
+const char* Resources::aLimit() const {
+    if (!unified.empty()) return "unified";
+    if (!rdma.empty()) return "rdma";
+    if (network) return "network";
+    if (!hugepageLimits.empty()) return "hugepageLimits";
+    if (blockIO) return "blockIO";
+    if (pidsLimit) return "pids";
+    if (cpu) return "cpu";
+    if (memory) return "memory";
+    return nullptr;
+}
+
 void decode(JsonValue value, Resources& target) {
     const JsonObject object(value);
     object.get("devices", target.devices);

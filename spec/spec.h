@@ -208,6 +208,9 @@ struct Resources {
     std::optional<NetworkResources> network;
     std::map<std::string, RdmaLimit> rdma;
     std::map<std::string, std::string> unified;  // cgroup v2 file -> value
+
+    // The name of a member that asks for a limit, or nullptr. Device rules are none.
+    [[nodiscard]] const char* aLimit() const;
 };
 
 struct SeccompArg {

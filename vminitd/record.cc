@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/strings.h"
+#include "vminitd/cgroup_record.h"
 
 namespace arca::vminitd {
 
@@ -66,12 +67,7 @@ std::string writeProcessRecord(const ProcessRecord& record) {
 
 std::string writeContainerRecord(const ContainerRecord& record) {
     Json json = toJson(record.init);
-    Json cgroups = Json::array();
-    for (const CgroupDir& dir : record.cgroups) {
-        cgroups.push_back(
-            {{"controllers", dir.controllers}, {"path", dir.path}, {"made", dir.made}});
-    }
-    json["cgroups"] = std::move(cgroups);
+    json["cgroups"] = cgroupsToJson(record.cgroups);
     json["bundle"] = record.bundle;
     json["own_pid_namespace"] = record.own_pid_namespace;
     return json.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n";
@@ -86,11 +82,7 @@ Result<ContainerRecord> parseContainerRecord(const std::string& text) {
         const Json json = Json::parse(text);
         ContainerRecord record;
         record.init = fromJson(json);
-        for (const Json& dir : json.at("cgroups")) {
-            record.cgroups.push_back(CgroupDir{dir.at("controllers").get<std::string>(),
-                                               dir.at("path").get<std::string>(),
-                                               dir.at("made").get<bool>()});
-        }
+        record.cgroups = cgroupsFromJson(json.at("cgroups"));
         record.bundle = json.at("bundle").get<std::string>();
         record.own_pid_namespace = json.at("own_pid_namespace").get<bool>();
         return record;

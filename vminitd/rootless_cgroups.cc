@@ -11,6 +11,7 @@
 
 #include "base/files.h"
 #include "base/log.h"
+#include "base/process.h"
 #include "base/strings.h"
 
 namespace arca::vminitd {
@@ -47,23 +48,10 @@ Result<> keepWhatWorks(CgroupManager& cgroups, CgroupDirs& dirs, const Step& ste
     return {};
 }
 
-bool limitsAnything(const spec::Resources& limits) {
-    return limits.memory || limits.cpu || limits.pidsLimit || limits.blockIO || limits.network ||
-           !limits.hugepageLimits.empty() || !limits.rdma.empty() || !limits.unified.empty();
-}
-
 }  // namespace
 
 bool runsRootless() {
-    if (::geteuid() != 0) return true;
-    constexpr size_t kMostBytes = 4096;
-    const auto map = base::readFile("/proc/self/uid_map", kMostBytes);
-    if (!map) return false;
-    std::string numbers;
-    for (const std::string_view part : base::split(base::trim(*map), ' ')) {
-        if (!part.empty()) numbers.append(part).append(" ");
-    }
-    return numbers != "0 0 4294967295 ";  // the identity on all ids: nobody mapped anything
+    return ::geteuid() != 0 || base::inUserNamespace();
 }
 
 Result<> makeRootlessCgroups(CgroupManager& cgroups, CgroupDirs& dirs,
@@ -76,7 +64,7 @@ Result<> makeRootlessCgroups(CgroupManager& cgroups, CgroupDirs& dirs,
     // An update sets limits alone; device rules, which no user namespace gives the privilege for,
     // come after and may fail.
     auto limited = cgroups.update(dirs, limits);
-    if (limited && dirs.empty() && limitsAnything(limits)) {
+    if (limited && dirs.empty() && limits.aLimit() != nullptr) {
         limited = fail(base::Code::kFailedPrecondition, "linux.resources");
     }
     if (!limited && dirs.size() < wanted) {

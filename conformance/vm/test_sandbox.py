@@ -13,6 +13,7 @@ import threading
 
 os.environ["ARCA_SANDBOX"] = "vm"
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
+from leaks import cgroup_roots  # noqa: E402
 from arca_test import (SECONDS, Case, all_processes, main, process_state, read_text, until,  # noqa: E402
                        wait_process)
 
@@ -54,8 +55,7 @@ def parts_of(sandbox_pids):
 
 def cgroup_folders(path):
     """Where a cgroup of this path is in each hierarchy of this host."""
-    lines = [line.split() for line in read_text("/proc/self/mountinfo").splitlines()]
-    return [words[4] + path for words in lines if words[words.index("-") + 1] in ("cgroup", "cgroup2")]
+    return [root + path for root in cgroup_roots()]
 
 
 def remove_cgroups(path):

@@ -9,6 +9,7 @@
 #include "base/files.h"
 #include "vminitd/cgroup.h"
 #include "vminitd/cgroup_fs.h"
+#include "vminitd/cgroup_record.h"
 
 namespace arca::runtime {
 namespace {
@@ -16,29 +17,15 @@ namespace {
 using base::Code;
 using base::fail;
 using base::Result;
-using vminitd::CgroupDir;
 using vminitd::CgroupDirs;
 
 constexpr char kFile[] = "host-cgroup.json";
 constexpr size_t kMaxBytes = 65536;
 
-std::string write(const CgroupDirs& dirs) {
-    auto json = nlohmann::json::array();
-    for (const CgroupDir& dir : dirs) {
-        json.push_back({{"controllers", dir.controllers}, {"path", dir.path}, {"made", dir.made}});
-    }
-    return json.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
-}
-
-Result<CgroupDirs> read(int dir_fd) {
+Result<CgroupDirs> readDirs(int dir_fd) {
     ARCA_TRY(const std::string text, base::readFile(kFile, kMaxBytes, dir_fd));
     try {
-        CgroupDirs dirs;
-        for (const auto& entry : nlohmann::json::parse(text)) {
-            dirs.push_back({entry.at("controllers").get<std::string>(),
-                            entry.at("path").get<std::string>(), entry.at("made").get<bool>()});
-        }
-        return dirs;
+        return vminitd::cgroupsFromJson(nlohmann::json::parse(text));
     } catch (const nlohmann::json::exception& error) {
         return fail(Code::kInternal, std::string(kFile) + ": " + error.what());
     }
@@ -57,13 +44,15 @@ Result<> enterHostCgroup(int container_dir_fd, const std::string& container_id,
     }
     ARCA_TRY(const CgroupDirs dirs,
              (*manager)->locate(cgroups_path.empty() ? container_id : cgroups_path));
-    ARCA_CHECK(base::replaceFile(container_dir_fd, kFile, write(dirs)));
+    const std::string text =
+        vminitd::cgroupsToJson(dirs).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+    ARCA_CHECK(base::replaceFile(container_dir_fd, kFile, text));
     ARCA_CHECK((*manager)->create(dirs));
     return (*manager)->addProcess(dirs, pid);
 }
 
 Result<> removeHostCgroup(int container_dir_fd) {
-    auto dirs = read(container_dir_fd);
+    auto dirs = readDirs(container_dir_fd);
     if (!dirs) {
         if (dirs.error().sysErrno() == ENOENT) return {};
         return fail(std::move(dirs).error());

@@ -6,6 +6,7 @@
 #include <sys/random.h>
 
 #include <cerrno>
+#include <utility>
 
 namespace arca::runtime {
 
@@ -23,6 +24,19 @@ constexpr int kTries = 64;
 constexpr unsigned long kSetGuestCid = _IOW(0xaf, 0x60, __u64);
 constexpr char kDevice[] = "/dev/vhost-vsock";
 
+Result<> openDevice(KernelVsock& vsock) {
+    vsock.device = base::UniqueFd(::open(kDevice, O_RDWR | O_CLOEXEC));
+    if (vsock.device.valid()) return {};
+    return fail(Code::kUnsupported, std::string("open ") + kDevice + ": " + base::errnoText(errno),
+                errno);
+}
+
+Result<> setCid(KernelVsock& vsock, uint64_t cid) {
+    if (::ioctl(vsock.device.get(), kSetGuestCid, &cid) != 0) return failErrno("take a CID");
+    vsock.cid = static_cast<uint32_t>(cid);
+    return {};
+}
+
 }  // namespace
 
 uint32_t randomNumber(uint32_t below) {
@@ -33,20 +47,18 @@ uint32_t randomNumber(uint32_t below) {
 
 Result<KernelVsock> takeKernelVsock() {
     KernelVsock vsock;
-    vsock.device = base::UniqueFd(::open(kDevice, O_RDWR | O_CLOEXEC));
-    if (!vsock.device.valid()) {
-        return fail(Code::kUnsupported,
-                    std::string("open ") + kDevice + ": " + base::errnoText(errno), errno);
-    }
+    ARCA_CHECK(openDevice(vsock));
     for (int i = 0; i < kTries; ++i) {
-        uint64_t cid = kFirstGuestCid + randomNumber(kGuestCids);
-        if (::ioctl(vsock.device.get(), kSetGuestCid, &cid) == 0) {
-            vsock.cid = static_cast<uint32_t>(cid);
-            return vsock;
-        }
-        if (errno != EADDRINUSE) return failErrno("take a CID");
+        auto taken = setCid(vsock, kFirstGuestCid + randomNumber(kGuestCids));
+        if (taken) return vsock;
+        if (taken.error().sysErrno() != EADDRINUSE) return fail(std::move(taken).error());
     }
     return fail(Code::kUnavailable, "no free CID");
+}
+
+Result<> reopen(KernelVsock& vsock) {
+    ARCA_CHECK(openDevice(vsock));
+    return setCid(vsock, vsock.cid);
 }
 
 }  // namespace arca::runtime

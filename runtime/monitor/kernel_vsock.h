@@ -17,6 +17,10 @@ struct KernelVsock {
 // device or this user may not use it.
 base::Result<KernelVsock> takeKernelVsock();
 
+// Opens the device anew with the same CID: the kernel binds an open one to the process that used it
+// first, even after that has ended.
+base::Result<> reopen(KernelVsock& vsock);
+
 // A number that no other sandbox is likely to begin with: ports of vsock are the whole machine's.
 uint32_t randomNumber(uint32_t below);
 

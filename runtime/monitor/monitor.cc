@@ -121,7 +121,9 @@ void Monitor::fallBack(const std::string& why) {
             if (state_ != State::kBooting) return;
             machine_.reset();
             (void)::unlinkat(dir_.get(), proto::kMonitorVsockSocket, 0);
-            if (auto started = startMachine(); !started) lose(started.error().message());
+            auto started = vsock_ ? reopen(*vsock_) : Result<>();
+            if (started) started = startMachine();
+            if (!started) lose(started.error().message());
         });
     });
 }

@@ -59,26 +59,11 @@ class Writer {
     explicit Writer(DBusMessage* message) { dbus_message_iter_init_append(message, &iter_); }
 
     void text(const std::string& value) { basic(DBUS_TYPE_STRING, value.c_str()); }
-    void number(uint32_t value) { basic(DBUS_TYPE_UINT32, value); }
 
     // a(sv)
     void properties(const Properties& list) {
         inside(DBUS_TYPE_ARRAY, "(sv)", [&](Writer& array) {
             for (const Property& property : list) array.property(property);
-        });
-    }
-
-    // a(sv) with the process, which is of no type that properties of others have.
-    void properties(const Properties& list, pid_t pid) {
-        inside(DBUS_TYPE_ARRAY, "(sv)", [&](Writer& array) {
-            for (const Property& property : list) array.property(property);
-            array.inside(DBUS_TYPE_STRUCT, nullptr, [&](Writer& entry) {
-                entry.text("PIDs");
-                entry.inside(DBUS_TYPE_VARIANT, "au", [&](Writer& variant) {
-                    variant.inside(DBUS_TYPE_ARRAY, "u",
-                                   [&](Writer& pids) { pids.number(static_cast<uint32_t>(pid)); });
-                });
-            });
         });
     }
 
@@ -142,6 +127,10 @@ class Writer {
     void variant(const std::vector<uint8_t>& list) {
         array("ay", "y", list,
               [](Writer& items, uint8_t item) { items.basic(DBUS_TYPE_BYTE, item); });
+    }
+    void variant(const std::vector<uint32_t>& list) {
+        array("au", "u", list,
+              [](Writer& items, uint32_t item) { items.basic(DBUS_TYPE_UINT32, item); });
     }
     void variant(const std::vector<DeviceAllow>& list) {
         array("a(ss)", "(ss)", list, [](Writer& items, const DeviceAllow& device) {
@@ -285,8 +274,18 @@ Result<std::string> Manager::waitJob(const std::string& job) {
     }
 }
 
-Result<std::string> Manager::startScope(const ScopeName& name, const Properties& properties,
-                                        pid_t pid) {
+Result<> Manager::forgetFailed(const std::string& unit) {
+    const Message call = managerCall("ResetFailedUnit");
+    if (!call) return noMemory();
+    Writer writer(call.get());
+    writer.text(unit);
+    ErrorHolder ignored;
+    (void)exchange(connection_.get(), call, ignored);
+    return {};
+}
+
+Result<std::string> Manager::startScope(const ScopeName& name, Properties properties, pid_t pid) {
+    properties.push_back({"PIDs", std::vector<uint32_t>{static_cast<uint32_t>(pid)}});
     ARCA_CHECK(subscribe());
     // A unit of that name that failed and was never looked at is in the way: once forgotten, it is
     // not.
@@ -297,7 +296,7 @@ Result<std::string> Manager::startScope(const ScopeName& name, const Properties&
         Writer writer(call.get());
         writer.text(name.unit);
         writer.text("replace");
-        writer.properties(properties, pid);
+        writer.properties(properties);
         writer.noOtherUnits();
         if (!writer.ok()) return fail(noMemory().error());
         ErrorHolder error;
@@ -311,12 +310,7 @@ Result<std::string> Manager::startScope(const ScopeName& name, const Properties&
         if (!error.is(kUnitExists) || i == kTries) {
             return fail(busError("start of " + base::printable(name.unit), error));
         }
-        const Message reset = managerCall("ResetFailedUnit");
-        if (!reset) return fail(noMemory().error());
-        Writer reset_writer(reset.get());
-        reset_writer.text(name.unit);
-        ErrorHolder ignored;
-        (void)exchange(connection_.get(), reset, ignored);
+        ARCA_CHECK(forgetFailed(name.unit));
     }
 }
 
@@ -380,14 +374,7 @@ Result<> Manager::stop(const std::string& unit) {
     } else if (!error.is(kNoSuchUnit)) {
         return fail(busError("stop of " + unit, error));
     }
-    // Of a unit that has not failed there is nothing to forget.
-    const Message reset = managerCall("ResetFailedUnit");
-    if (!reset) return noMemory();
-    Writer reset_writer(reset.get());
-    reset_writer.text(unit);
-    ErrorHolder ignored;
-    (void)exchange(connection_.get(), reset, ignored);
-    return {};
+    return forgetFailed(unit);
 }
 
 }  // namespace arca::runtime::systemd

@@ -25,8 +25,7 @@ class Manager {
 
     // Starts the scope with `pid` in it and waits until systemd has moved it there. Gives the
     // cgroup's path, from the root of the hierarchy.
-    base::Result<std::string> startScope(const ScopeName& name, const Properties& properties,
-                                         pid_t pid);
+    base::Result<std::string> startScope(const ScopeName& name, Properties properties, pid_t pid);
 
     // Changes a running unit until the next boot.
     base::Result<> setProperties(const std::string& unit, const Properties& properties);
@@ -43,6 +42,8 @@ class Manager {
         : connection_(std::move(connection)), has_bus_(has_bus) {}
 
     base::Result<> subscribe();
+    // A unit that has not failed, or is none, is left as it is.
+    base::Result<> forgetFailed(const std::string& unit);
     base::Result<std::string> waitJob(const std::string& job);
     base::Result<std::string> controlGroup(const std::string& unit);
 

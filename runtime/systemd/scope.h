@@ -37,11 +37,12 @@ struct DeviceLimit {
     bool operator==(const DeviceLimit&) const = default;
 };
 
-// The D-Bus types that properties of units have: b, y, n, q, i, u, x, t, d, s, as, ay, a(ss),
+// The D-Bus types that properties of units have: b, y, n, q, i, u, x, t, d, s, as, ay, au, a(ss),
 // a(st).
-using Value = std::variant<bool, uint8_t, int16_t, uint16_t, int32_t, uint32_t, int64_t, uint64_t,
-                           double, std::string, std::vector<std::string>, std::vector<uint8_t>,
-                           std::vector<DeviceAllow>, std::vector<DeviceLimit>>;
+using Value =
+    std::variant<bool, uint8_t, int16_t, uint16_t, int32_t, uint32_t, int64_t, uint64_t, double,
+                 std::string, std::vector<std::string>, std::vector<uint8_t>, std::vector<uint32_t>,
+                 std::vector<DeviceAllow>, std::vector<DeviceLimit>>;
 struct Property {
     std::string name;
     Value value;
