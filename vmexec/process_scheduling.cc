@@ -1,6 +1,5 @@
 #include "vmexec/process_scheduling.h"
 
-#include <linux/ioprio.h>
 #include <linux/mempolicy.h>
 #include <linux/sched.h>
 #include <linux/sched/types.h>
@@ -51,9 +50,12 @@ constexpr std::array kSchedFlags = {Named{"SCHED_FLAG_RESET_ON_FORK", SCHED_FLAG
                                     Named{"SCHED_FLAG_KEEP_PARAMS", SCHED_FLAG_KEEP_PARAMS},
                                     Named{"SCHED_FLAG_UTIL_CLAMP_MIN", SCHED_FLAG_UTIL_CLAMP_MIN},
                                     Named{"SCHED_FLAG_UTIL_CLAMP_MAX", SCHED_FLAG_UTIL_CLAMP_MAX}};
-constexpr std::array kIoClasses = {Named{"IOPRIO_CLASS_RT", IOPRIO_CLASS_RT},
-                                   Named{"IOPRIO_CLASS_BE", IOPRIO_CLASS_BE},
-                                   Named{"IOPRIO_CLASS_IDLE", IOPRIO_CLASS_IDLE}};
+// Numbers, as for what is below: <linux/ioprio.h> of later headers is no C++. Source:
+// ioprio_set(2).
+constexpr std::array kIoClasses = {Named{"IOPRIO_CLASS_RT", 1}, Named{"IOPRIO_CLASS_BE", 2},
+                                   Named{"IOPRIO_CLASS_IDLE", 3}};
+constexpr int kIoClassShift = 13;
+constexpr int kIoWhoProcess = 1;
 // Numbers where Debian 12's headers end before the kernel does.
 constexpr std::array kMemoryModes = {
     Named{"MPOL_DEFAULT", MPOL_DEFAULT}, Named{"MPOL_PREFERRED", MPOL_PREFERRED},
@@ -108,8 +110,8 @@ Result<> applyScheduler(const spec::Scheduler& scheduler) {
 Result<> applyIoPriority(const spec::IoPriority& priority) {
     ARCA_TRY(const uint64_t io_class,
              valueOf(kIoClasses, priority.class_name, "I/O priority class"));
-    const auto value = static_cast<int>(io_class << IOPRIO_CLASS_SHIFT) | priority.priority;
-    if (::syscall(SYS_ioprio_set, IOPRIO_WHO_PROCESS, 0, value) != 0)
+    const auto value = static_cast<int>(io_class << kIoClassShift) | priority.priority;
+    if (::syscall(SYS_ioprio_set, kIoWhoProcess, 0, value) != 0)
         return failErrno("set I/O priority " + priority.class_name);
     return {};
 }
