@@ -12,7 +12,7 @@
 #include "spec/mount_options.h"
 #include "vminitd/guest_path.h"
 #include "vminitd/kernel.h"
-#include "vminitd/network.h"
+#include "network/interface.h"
 #include "vminitd/resolver_files.h"
 
 namespace {
@@ -76,7 +76,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
         check(std::count(line->begin(), line->end(), ':') == 7);
         check(base::printable(*line) == *line && line->find('\n') == std::string::npos);
     }
-    if (vminitd::checkInterfaceName(text)) {
+    if (network::checkInterfaceName(text)) {
         check(text.size() <= 15 && text.find('/') == std::string::npos && text != "..");
     }
     return 0;

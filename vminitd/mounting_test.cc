@@ -11,13 +11,16 @@
 
 #include "base/files.h"
 #include "vminitd/agent_files.h"
-#include "vminitd/namespaces_test.h"
+#include "base/namespaces_test.h"
 #include "vminitd/test_folder.h"
 
 namespace arca::vminitd {
 namespace {
 
+using base::Claims;
 using base::Code;
+using base::inNamespaces;
+using base::isRoot;
 
 struct Host {
     std::string containers;

@@ -2,7 +2,7 @@
 #include <algorithm>
 
 #include "base/strings.h"
-#include "vminitd/network.h"
+#include "network/interface.h"
 #include "vminitd/resolver_files.h"
 #include "vminitd/rpc_context.h"
 #include "vminitd/rpc_status.h"
@@ -19,7 +19,8 @@ ServerUnaryReactor* ContextService::IpLinkSet(CallbackServerContext* context,
                                               wire::IpLinkSetResponse*) {
     const auto work = [request] {
         const auto mtu = request->has_mtu() ? std::optional(request->mtu()) : std::nullopt;
-        return systemStatus("ipLinkSet", setLink(request->interface(), request->up(), mtu));
+        return systemStatus("ipLinkSet",
+                            network::setLink(request->interface(), request->up(), mtu));
     };
     return onMachine(context, state_.files, "ipLinkSet", work,
                      driversForLink(request->interface()));
@@ -29,8 +30,9 @@ ServerUnaryReactor* ContextService::IpAddrAdd(CallbackServerContext* context,
                                               const wire::IpAddrAddRequest* request,
                                               wire::IpAddrAddResponse*) {
     return onMachine(context, state_.files, "ipAddrAdd", [request] {
-        return systemStatus("ipAddrAdd", addAddress(request->interface(), request->ipv4address(),
-                                                    request->ipv6address()));
+        return systemStatus("ipAddrAdd",
+                            network::addAddress(request->interface(), request->ipv4address(),
+                                                request->ipv6address()));
     });
 }
 
@@ -40,10 +42,10 @@ ServerUnaryReactor* ContextService::IpRouteAddLink(CallbackServerContext* contex
     return onMachine(context, state_.files, "ipRouteAddLink", [request] {
         return systemStatus(
             "ipRouteAddLink",
-            addLinkRoute(request->interface(), {.ipv4_destination = request->dstipv4addr(),
-                                                .ipv4_source = request->srcipv4addr(),
-                                                .ipv6_destination = request->dstipv6addr(),
-                                                .ipv6_source = request->srcipv6addr()}));
+            network::addLinkRoute(request->interface(), {.ipv4_destination = request->dstipv4addr(),
+                                                         .ipv4_source = request->srcipv4addr(),
+                                                         .ipv6_destination = request->dstipv6addr(),
+                                                         .ipv6_source = request->srcipv6addr()}));
     });
 }
 
@@ -51,9 +53,9 @@ ServerUnaryReactor* ContextService::IpRouteAddDefault(CallbackServerContext* con
                                                       const wire::IpRouteAddDefaultRequest* request,
                                                       wire::IpRouteAddDefaultResponse*) {
     return onMachine(context, state_.files, "ipRouteAddDefault", [request] {
-        return systemStatus(
-            "ipRouteAddDefault",
-            addDefaultRoute(request->interface(), request->ipv4gateway(), request->ipv6gateway()));
+        return systemStatus("ipRouteAddDefault",
+                            network::addDefaultRoute(request->interface(), request->ipv4gateway(),
+                                                     request->ipv6gateway()));
     });
 }
 

@@ -11,7 +11,7 @@
 
 #include "base/result.h"
 
-namespace arca::vminitd {
+namespace arca::network {
 
 // kInvalidArgument for what can be no interface's name: empty, longer than 15 bytes, "." or "..",
 // or with a '/', a ':', blanks or control bytes in it.
@@ -38,4 +38,4 @@ base::Result<> addLinkRoute(const std::string& interface, const LinkRoute& route
 base::Result<> addDefaultRoute(const std::string& interface, const std::string& ipv4_gateway,
                                const std::string& ipv6_gateway);
 
-}  // namespace arca::vminitd
+}  // namespace arca::network

@@ -1,31 +1,22 @@
-#include "vminitd/network.h"
+#include "network/interface.h"
 
-#include <arpa/inet.h>
 #include <fcntl.h>
 #include <linux/if_addr.h>
-#include <linux/netlink.h>
 #include <net/if.h>
-#include <netlink/msg.h>
-#include <netlink/netlink.h>
-#include <netlink/route/addr.h>
-#include <netlink/route/link.h>
 #include <netlink/route/nexthop.h>
-#include <netlink/route/route.h>
 #include <sys/socket.h>
 
 #include <algorithm>
-#include <array>
 #include <cerrno>
-#include <memory>
-#include <string_view>
 #include <utility>
 #include <vector>
 
 #include "base/files.h"
 #include "base/log.h"
 #include "base/strings.h"
+#include "network/rtnl.h"
 
-namespace arca::vminitd {
+namespace arca::network {
 
 using base::Code;
 using base::fail;
@@ -34,128 +25,11 @@ using base::Result;
 
 namespace {
 
-template <auto Free>
-struct Freed {
-    template <typename T>
-    void operator()(T* object) const {
-        Free(object);
-    }
-};
-using Socket = std::unique_ptr<nl_sock, Freed<nl_socket_free>>;
-using Message = std::unique_ptr<nl_msg, Freed<nlmsg_free>>;
-using Address = std::unique_ptr<nl_addr, Freed<nl_addr_put>>;
-using Link = std::unique_ptr<rtnl_link, Freed<rtnl_link_put>>;
-using InterfaceAddress = std::unique_ptr<rtnl_addr, Freed<rtnl_addr_put>>;
-using Route = std::unique_ptr<rtnl_route, Freed<rtnl_route_put>>;
-
-// What the kernel answered to a request.
-struct Answer {
-    int sys_errno = 0;
-    std::string text;  // its own words, where it has some
-};
-
-// The words are in an attribute behind the error and, unless capped, the request.
-std::string ownWords(const nlmsgerr& error) {
-    const auto* header =
-        reinterpret_cast<const nlmsghdr*>(reinterpret_cast<const char*>(&error) - NLMSG_HDRLEN);
-    if ((header->nlmsg_flags & NLM_F_ACK_TLVS) == 0) return {};
-    size_t at = NLMSG_HDRLEN + sizeof(nlmsgerr);
-    if ((header->nlmsg_flags & NLM_F_CAPPED) == 0) {
-        at += NLMSG_ALIGN(error.msg.nlmsg_len) - sizeof(nlmsghdr);
-    }
-    const auto* bytes = reinterpret_cast<const char*>(header);
-    while (at + NLA_HDRLEN <= header->nlmsg_len) {
-        const auto* attribute = reinterpret_cast<const nlattr*>(bytes + at);
-        if (attribute->nla_len < NLA_HDRLEN || at + attribute->nla_len > header->nlmsg_len) break;
-        if (attribute->nla_type == NLMSGERR_ATTR_MSG) {
-            const std::string_view text(bytes + at + NLA_HDRLEN, attribute->nla_len - NLA_HDRLEN);
-            return base::printable(text.substr(0, text.find('\0')));
-        }
-        at += NLA_ALIGN(attribute->nla_len);
-    }
-    return {};
-}
-
-int takeError(sockaddr_nl* /*from*/, nlmsgerr* error, void* into) {
-    auto& answer = *static_cast<Answer*>(into);
-    answer.sys_errno = -error->error;
-    answer.text = ownWords(*error);
-    return NL_STOP;
-}
-
-tl::unexpected<base::Error> failNetlink(const std::string& what, int nl_error) {
-    return fail(Code::kSystem, what + ": " + base::toLower(nl_geterror(nl_error)));
-}
-
-Result<Socket> openNetlink() {
-    Socket socket(nl_socket_alloc());
-    if (!socket) return failErrno("make a netlink socket", ENOMEM);
-    const int error = nl_connect(socket.get(), NETLINK_ROUTE);
-    if (error < 0) return failNetlink("connect to rtnetlink", error);
-    const int on = 1;
-    // Not on old kernels; then there is the errno.
-    (void)::setsockopt(nl_socket_get_fd(socket.get()), SOL_NETLINK, NETLINK_EXT_ACK, &on,
-                       sizeof on);
-    return socket;
-}
-
-// Sends one request and waits for its acknowledgement.
-Result<> ask(nl_sock* socket, nl_msg* message, const std::string& what) {
-    Answer answer;
-    (void)nl_socket_modify_err_cb(socket, NL_CB_CUSTOM, takeError, &answer);
-    const int sent = nl_send_auto(socket, message);
-    if (sent < 0) return failNetlink(what, sent);
-    const int waited = nl_wait_for_ack(socket);
-    if (answer.sys_errno != 0) {
-        if (answer.text.empty()) return failErrno(what, answer.sys_errno);
-        return failErrno(what + " (" + answer.text + ")", answer.sys_errno);
-    }
-    if (waited < 0) return failNetlink(what, waited);
-    return {};
-}
-
 Result<unsigned> indexOf(const std::string& interface) {
     ARCA_CHECK(checkInterfaceName(interface));
     const unsigned index = ::if_nametoindex(interface.c_str());
     if (index == 0) return failErrno("interface " + interface);
     return index;
-}
-
-struct Parsed {
-    Address address;
-    std::string text;
-};
-
-enum class Prefix { kNeeded, kNone };
-
-// "address/length", or the address alone.
-Result<Parsed> parseAddress(int family, const std::string& text, Prefix prefix) {
-    const auto wrong = [&] {
-        constexpr size_t kShown = 128;
-        return fail(
-            Code::kInvalidArgument,
-            std::string("malformed IPv") + (family == AF_INET ? "4" : "6") +
-                (prefix == Prefix::kNeeded ? " address with prefix length \"" : " address \"") +
-                base::printable(std::string_view(text).substr(0, kShown)) + "\"");
-    };
-    const size_t slash = text.find('/');
-    if ((slash != std::string::npos) != (prefix == Prefix::kNeeded)) return wrong();
-    const std::string host = text.substr(0, slash);
-    if (host.find('\0') != std::string::npos) return wrong();
-    std::array<unsigned char, sizeof(in6_addr)> bytes{};
-    if (::inet_pton(family, host.c_str(), bytes.data()) != 1) return wrong();
-    const size_t size = family == AF_INET ? sizeof(in_addr) : sizeof(in6_addr);
-    constexpr size_t kBits = 8;
-    size_t length = size * kBits;
-    if (slash != std::string::npos) {
-        const auto number = base::parseNumber<uint16_t>(std::string_view(text).substr(slash + 1));
-        if (!number || *number > length) return wrong();
-        length = *number;
-    }
-    Address address(nl_addr_build(family, bytes.data(), size));
-    if (!address) return failErrno("make an address", ENOMEM);
-    nl_addr_set_prefixlen(address.get(), static_cast<int>(length));
-    return Parsed{std::move(address), text};
 }
 
 // 0.0.0.0/0 or ::/0.
@@ -203,7 +77,7 @@ struct RouteRequest {
 Result<> addRoute(nl_sock* socket, unsigned index, const std::string& interface,
                   const RouteRequest& request) {
     const std::string what = "add a route to " + request.destination.text + " over " + interface;
-    const Route route(rtnl_route_alloc());
+    const RouteObject route(rtnl_route_alloc());
     rtnl_nexthop* hop = rtnl_route_nh_alloc();
     if (!route || hop == nullptr) return failErrno(what, ENOMEM);
     rtnl_route_nh_set_ifindex(hop, static_cast<int>(index));
@@ -348,4 +222,4 @@ Result<> addDefaultRoute(const std::string& interface, const std::string& ipv4_g
                     {.family = AF_INET6, .destination = all, .gateway = second->address.get()});
 }
 
-}  // namespace arca::vminitd
+}  // namespace arca::network

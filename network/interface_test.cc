@@ -1,16 +1,19 @@
 // Links, addresses and routes, in a network namespace of the test's own.
-#include "vminitd/network.h"
+#include "network/interface.h"
 
 #include <boost/test/unit_test.hpp>
 #include <cstdio>
 #include <memory>
 
-#include "vminitd/namespaces_test.h"
+#include "base/namespaces_test.h"
 
-namespace arca::vminitd {
+namespace arca::network {
 namespace {
 
+using base::Claims;
 using base::Code;
+using base::inNamespaces;
+using base::isRoot;
 
 // What ip(8) says: an eye of its own on what was done.
 std::string ip(const std::string& arguments) {
@@ -135,4 +138,4 @@ ARCA_NETWORK_CASE(routes_are_added, routes)
 
 BOOST_AUTO_TEST_SUITE_END()
 
-}  // namespace arca::vminitd
+}  // namespace arca::network

@@ -14,7 +14,7 @@
 #include "base/files.h"
 #include "base/unique_fd.h"
 
-namespace arca::vminitd {
+namespace arca::base {
 
 // What did not hold, a line each.
 struct Claims {
@@ -62,4 +62,4 @@ inline std::string inNamespaces(const std::function<void(Claims&)>& body) {
     return broken ? *broken : broken.error().message();
 }
 
-}  // namespace arca::vminitd
+}  // namespace arca::base

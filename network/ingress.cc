@@ -1,0 +1,157 @@
+#include "network/ingress.h"
+
+#include <linux/bpf.h>
+#include <linux/if_ether.h>
+#include <linux/pkt_cls.h>
+#include <linux/pkt_sched.h>
+#include <linux/rtnetlink.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <array>
+#include <bit>
+#include <cerrno>
+#include <cstdint>
+#include <string>
+#include <utility>
+
+#include "base/unique_fd.h"
+#include "network/rtnl.h"
+
+namespace arca::network {
+
+using base::Code;
+using base::fail;
+using base::failErrno;
+using base::Result;
+using base::UniqueFd;
+
+namespace {
+
+// Of our filter, so that it is found again. The first to be asked.
+constexpr uint32_t kPriority = 1;
+constexpr uint32_t kHandle = 1;
+constexpr char kName[] = "arca-guest";
+
+bpf_insn instruction(unsigned code, uint8_t destination, int32_t value) {
+    bpf_insn made{};
+    made.code = static_cast<uint8_t>(code);
+    made.dst_reg = static_cast<uint8_t>(destination & 0x0fU);
+    made.imm = value;
+    return made;
+}
+
+// "return TC_ACT_SHOT".
+Result<UniqueFd> loadProgram() {
+    const std::array program{instruction(BPF_ALU64 | BPF_MOV | BPF_K, BPF_REG_0, TC_ACT_SHOT),
+                             instruction(BPF_JMP | BPF_EXIT, 0, 0)};
+    bpf_attr attributes{};
+    attributes.prog_type = BPF_PROG_TYPE_SCHED_CLS;
+    attributes.insns = std::bit_cast<uint64_t>(program.data());
+    attributes.insn_cnt = program.size();
+    static constexpr char kLicense[] = "";
+    attributes.license = std::bit_cast<uint64_t>(&kLicense[0]);
+    UniqueFd loaded(
+        static_cast<int>(::syscall(SYS_bpf, BPF_PROG_LOAD, &attributes, sizeof attributes)));
+    if (!loaded.valid()) return failErrno("load a packet filter");
+    return loaded;
+}
+
+struct Target {
+    uint32_t handle;
+    uint32_t parent;
+    uint32_t info;
+};
+constexpr Target kQdisc{TC_H_MAKE(TC_H_CLSACT, 0U), TC_H_CLSACT, 0};
+
+Target filterTarget() {
+    constexpr uint32_t kShift = 16;
+    const uint32_t protocol = (ETH_P_ALL & 0xffU) << 8U | ETH_P_ALL >> 8U;  // network byte order
+    return {kHandle, TC_H_MAKE(TC_H_CLSACT, TC_H_MIN_INGRESS), kPriority << kShift | protocol};
+}
+
+// `kind`: of the qdisc or filter; `program`: of a filter that is added, -1 otherwise.
+Result<> request(nl_sock* socket, int type, int flags, int index, const Target& target,
+                 const char* kind, int program, const std::string& what) {
+    const Message message(nlmsg_alloc_simple(type, flags));
+    if (!message) return failErrno(what, ENOMEM);
+    tcmsg header{};
+    header.tcm_ifindex = index;
+    header.tcm_handle = target.handle;
+    header.tcm_parent = target.parent;
+    header.tcm_info = target.info;
+    int error = nlmsg_append(message.get(), &header, sizeof header, NLMSG_ALIGNTO);
+    if (error >= 0) error = nla_put_string(message.get(), TCA_KIND, kind);
+    if (error >= 0 && program >= 0) {
+        nlattr* options = nla_nest_start(message.get(), TCA_OPTIONS);
+        error = options == nullptr ? -NLE_NOMEM : 0;
+        if (error >= 0) {
+            error = nla_put_u32(message.get(), TCA_BPF_FD, static_cast<uint32_t>(program));
+        }
+        if (error >= 0) error = nla_put_string(message.get(), TCA_BPF_NAME, kName);
+        if (error >= 0) {
+            error = nla_put_u32(message.get(), TCA_BPF_FLAGS, TCA_BPF_FLAG_ACT_DIRECT);
+        }
+        if (error >= 0) nla_nest_end(message.get(), options);
+    }
+    if (error < 0) return failNetlink(what, error);
+    return ask(socket, message.get(), what);
+}
+
+// The kernel's answer where it lacks the scheduler or the classifier.
+Result<> explained(Result<> done, const char* missing) {
+    if (done) return done;
+    const int error = done.error().sysErrno();
+    if (error != ENOENT && error != EOPNOTSUPP) return done;
+    return fail(Code::kUnsupported, done.error().message() + ": the kernel has no " + missing);
+}
+
+}  // namespace
+
+IngressBlock::IngressBlock(std::shared_ptr<nl_sock> socket, int index, bool made_qdisc)
+    : socket_(std::move(socket)), index_(index), made_qdisc_(made_qdisc) {}
+
+IngressBlock::IngressBlock(IngressBlock&& other) noexcept
+    : socket_(std::move(other.socket_)), index_(other.index_), made_qdisc_(other.made_qdisc_) {}
+
+IngressBlock& IngressBlock::operator=(IngressBlock&& other) noexcept {
+    if (this == &other) return *this;
+    remove();
+    socket_ = std::move(other.socket_);
+    index_ = other.index_;
+    made_qdisc_ = other.made_qdisc_;
+    return *this;
+}
+
+IngressBlock::~IngressBlock() {
+    remove();
+}
+
+// The interface may be gone, and both with it.
+void IngressBlock::remove() noexcept {
+    if (!socket_) return;
+    (void)request(socket_.get(), RTM_DELTFILTER, 0, index_, filterTarget(), "bpf", -1, "");
+    if (made_qdisc_) {
+        (void)request(socket_.get(), RTM_DELQDISC, 0, index_, kQdisc, "clsact", -1, "");
+    }
+    socket_.reset();
+}
+
+Result<IngressBlock> IngressBlock::make(unsigned interface_index) {
+    const auto index = static_cast<int>(interface_index);
+    const std::string what = "filter what comes in on interface " + std::to_string(index);
+    ARCA_TRY(const UniqueFd program, loadProgram());
+    ARCA_TRY(Socket opened, openNetlink());
+    std::shared_ptr<nl_sock> socket(std::move(opened));
+    auto made = request(socket.get(), RTM_NEWQDISC, NLM_F_CREATE | NLM_F_EXCL, index, kQdisc,
+                        "clsact", -1, what);
+    const bool had_one = !made && made.error().sysErrno() == EEXIST;
+    if (!had_one) ARCA_CHECK(explained(std::move(made), "clsact scheduler"));
+    IngressBlock block(socket, index, !had_one);
+    ARCA_CHECK(explained(request(socket.get(), RTM_NEWTFILTER, NLM_F_CREATE, index, filterTarget(),
+                                 "bpf", program.get(), what),
+                         "BPF classifier"));
+    return block;
+}
+
+}  // namespace arca::network
