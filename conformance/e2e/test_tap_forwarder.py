@@ -205,6 +205,18 @@ class Program(TapCase):
         for word in ("--help", "-h"):
             self.assertIn("--listen ADDRESS", self.answers(word).out)
 
+    def test_vminitd_is_the_same_program_by_that_name(self):
+        other = os.path.join(self.dir, "arca-tap-forwarder")
+        os.symlink(os.path.join(os.path.dirname(PROGRAM), "vminitd"), other)
+        for words in (["--version"], ["--help"], ["--nonsense"]):
+            ours, theirs = self.call([PROGRAM, *words]), self.call([other, *words])
+            self.assertEqual((ours.code, ours.raw, ours.raw_err), (theirs.code, theirs.raw, theirs.raw_err))
+        # Of the DHCP client's script, which is found as /proc/PID/exe, the name is lost.
+        lease = {"ip": "192.0.2.7", "subnet": "255.255.255.0", "router": "192.0.2.1"}
+        for program in (PROGRAM, os.path.realpath(other)):
+            result = self.call([program, "dhcp-script", "/proc/1/fd/7", "bound"], env=environment(**lease))
+            self.assertEqual((result.code, result.out), (0, "arca-dhcp lease 192.0.2.7/24 192.0.2.1 -\n"))
+
     def test_what_is_not_understood_is_an_error(self):
         for words, says in ((["--nonsense"], "--nonsense: not known"), (["word"], "word: not known"),
                             (["--listen"], "needs a value"), (["--listen", "tcp://1"], "tcp://1"),

@@ -347,17 +347,20 @@ class Traffic(TapCase):
         self.transfer(socket.AF_INET, "192.0.2.1", (self.guest, self.host), 100_000)
         self.assertEqual(self.fw.client.detach("eth0")["success"], 1)  # and the client is gone with it: see the leak check
 
-    def test_a_changed_lease_replaces_the_one_before(self):
+    def test_a_lost_lease_takes_its_address_along_and_the_next_one_is_set(self):
         self.attached(self.fw, device="eth0", vsock_port=6001)
         self.bridge(6001)
         server = self.dhcp_server()
         until(lambda: self.addresses("eth0") == {"192.0.2.50/25"}, lambda: f"a lease:\n{self.fw.log()}", SECONDS)
-        server.terminate()  # so that it writes down which leases it has given
-        wait_process(server)
-        self.dhcp_server(router="192.0.2.9")
         client = [pid for pid in all_processes() if "udhcpc" in read_text(f"/proc/{pid}/cmdline")]
         self.assertEqual(len(client), 1)
-        os.kill(client[0], signal.SIGUSR1)  # renew now
+        os.kill(client[0], signal.SIGUSR2)  # give it back
+        until(lambda: self.addresses("eth0") == set(), lambda: f"no address:\n{self.fw.log()}", SECONDS)
+        self.assertEqual((self.ip("route", "show"), self.fw.client.networks()["eth0"]["ip_address"]), ([], ""))
+        server.terminate()
+        wait_process(server)
+        self.dhcp_server(router="192.0.2.9")
+        os.kill(client[0], signal.SIGUSR1)  # and get another
         until(lambda: [one["gateway"] for one in self.ip("route", "show", "default")] == ["192.0.2.9"],
               lambda: f"the new router:\n{self.fw.log()}", SECONDS)
         self.assertEqual(self.addresses("eth0"), {"192.0.2.50/25"})

@@ -81,7 +81,7 @@ BOOST_AUTO_TEST_CASE(values_that_are_no_addresses_make_no_event) {
 BOOST_AUTO_TEST_CASE(the_first_client_in_path_is_taken) {
     const base::TempDir folder;
     const auto add = [&](const std::string& name, mode_t mode) {
-        const std::string path = folder.path() + "/" + name;
+        std::string path = folder.path() + "/" + name;
         std::ofstream(path) << "x";
         (void)::chmod(path.c_str(), mode);
         return path;
