@@ -251,7 +251,13 @@ class FolderTransport final : public Transport {
     }
 
     Result<std::unique_ptr<Listener>> listen(uint32_t port) override {
-        return listenOnFile(path_ + "/" + std::to_string(port));
+        // As for a port of vsock. Only the file of a listener that is gone may be replaced.
+        const std::string path = path_ + "/" + std::to_string(port);
+        const auto taken = connectUnixPath(path, SOCK_STREAM | SOCK_NONBLOCK);
+        if (taken || taken.error().sysErrno() == EAGAIN) {
+            return failErrno("listen on " + path, EADDRINUSE);
+        }
+        return listenOnFile(path);
     }
 
     Result<bool> isListened(uint32_t port) override {

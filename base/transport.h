@@ -52,7 +52,7 @@ class Transport {
     // hvsock (kUnsupported), which has a conversation first.
     virtual Result<UniqueFd> beginDial(uint32_t port) = 0;
 
-    // Listens on `port` of this side.
+    // Listens on `port` of this side. EADDRINUSE where somebody does already.
     virtual Result<std::unique_ptr<Listener>> listen(uint32_t port) = 0;
 
     // Whether somebody listens on `port` of this side, asked without troubling him where the kernel

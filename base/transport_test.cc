@@ -97,6 +97,22 @@ BOOST_AUTO_TEST_CASE(a_listener_takes_its_socket_file_with_it) {
     BOOST_TEST((dialled.error().code() == Code::kUnavailable));
 }
 
+BOOST_AUTO_TEST_CASE(a_port_of_a_folder_has_one_listener) {
+    const Folder folder;
+    const auto transport = openTransport("unix://" + folder.path);
+    {
+        auto listener = (*transport)->listen(77);
+        const auto second = (*transport)->listen(77);
+        BOOST_TEST_REQUIRE(!second.has_value());
+        BOOST_TEST(second.error().sysErrno() == EADDRINUSE);
+        BOOST_TEST((*transport)->dial(77, 1s).has_value());
+    }
+    // What a killed listener leaves is replaced.
+    const auto dir = openAt(AT_FDCWD, folder.path, O_PATH | O_DIRECTORY);
+    BOOST_TEST(listenUnix(dir->get(), "77", SOCK_STREAM).has_value());
+    BOOST_TEST((*transport)->listen(77).has_value());
+}
+
 BOOST_AUTO_TEST_CASE(paths_longer_than_sun_path_work) {
     const Folder folder;
     const std::string deep = folder.path + "/" + std::string(120, 'd');

@@ -103,6 +103,27 @@ Result<> addRoute(nl_sock* socket, unsigned index, const std::string& interface,
     return ask(socket, message.get(), what);
 }
 
+// Removes those of a table's objects that `chosen` names.
+template <typename Object, typename Read, typename Chosen, typename Remove>
+Result<> removeEach(nl_sock* socket, Read read, const std::string& what, Chosen chosen,
+                    Remove remove) {
+    nl_cache* raw = nullptr;
+    int error = read(socket, &raw);
+    if (error < 0) return failNetlink("read " + what, error);
+    const Cache cache(raw);
+    for (nl_object* object = nl_cache_get_first(raw); object != nullptr;
+         object = nl_cache_get_next(object)) {
+        auto* one = reinterpret_cast<Object*>(object);
+        if (!chosen(one)) continue;
+        error = remove(socket, one, 0);
+        // Gone by itself, with what it depended on.
+        if (error < 0 && error != -NLE_OBJ_NOTFOUND && error != -NLE_NOADDR) {
+            return failNetlink("remove " + what, error);
+        }
+    }
+    return {};
+}
+
 }  // namespace
 
 Result<> checkInterfaceName(const std::string& name) {
@@ -155,6 +176,31 @@ Result<> addAddress(const std::string& interface, const std::string& ipv4,
     if (!second) return {};
     stopAutoconfiguration(interface);
     return addOneAddress(socket.get(), index, interface, *second);
+}
+
+Result<> removeIpv4(const std::string& interface) {
+    ARCA_TRY(const unsigned index, indexOf(interface));
+    ARCA_TRY(const Socket socket, openNetlink());
+    const auto is_ours = [index](int other) { return other == static_cast<int>(index); };
+    ARCA_CHECK(removeEach<rtnl_addr>(
+        socket.get(), rtnl_addr_alloc_cache, "addresses of " + interface,
+        [&](rtnl_addr* address) {
+            return rtnl_addr_get_family(address) == AF_INET &&
+                   is_ours(rtnl_addr_get_ifindex(address));
+        },
+        rtnl_addr_delete));
+    // With the addresses went the routes that the kernel had made for them.
+    const auto routes = [](nl_sock* sock, nl_cache** cache) {
+        return rtnl_route_alloc_cache(sock, AF_INET, 0, cache);
+    };
+    return removeEach<rtnl_route>(
+        socket.get(), routes, "routes over " + interface,
+        [&](rtnl_route* route) {
+            return rtnl_route_get_type(route) == RTN_UNICAST &&
+                   rtnl_route_get_nnexthops(route) == 1 &&
+                   is_ours(rtnl_route_nh_get_ifindex(rtnl_route_nexthop_n(route, 0)));
+        },
+        rtnl_route_delete);
 }
 
 Result<> addLinkRoute(const std::string& interface, const LinkRoute& route) {

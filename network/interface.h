@@ -26,6 +26,9 @@ base::Result<> setLink(const std::string& interface, bool up, std::optional<uint
 base::Result<> addAddress(const std::string& interface, const std::string& ipv4,
                           const std::string& ipv6);
 
+// Takes all IPv4 addresses and unicast routes of the interface away, for a lease that has ended.
+base::Result<> removeIpv4(const std::string& interface);
+
 struct LinkRoute {
     std::string ipv4_destination{}, ipv4_source{};  // "a.b.c.d/n", "a.b.c.d"; empty: none
     std::string ipv6_destination{}, ipv6_source{};

@@ -124,6 +124,26 @@ void routes(Claims& claims) {
 
 BOOST_AUTO_TEST_SUITE(network)
 
+void ipv4Removed(Claims& claims) {
+    addPair();
+    (void)ip("link set d0 up");
+    for (const char* words :
+         {"addr add 192.0.2.5/24 dev d0", "addr add 192.0.2.6/24 dev d0",
+          "addr add 198.51.100.5/32 dev d0", "addr add 203.0.113.5/24 dev d1",
+          "addr add 2001:db8::5/64 dev d0 nodad", "route add default via 192.0.2.1",
+          "route add 198.51.100.0/24 dev d0"}) {
+        claims.check(ip(words).empty(), words);
+    }
+    claims.works(removeIpv4("d0"), "removed");
+    claims.check(ip("-4 addr show dev d0").empty(), ip("-4 addr show dev d0"));
+    claims.check(ip("-4 route show dev d0").empty(), ip("-4 route show dev d0"));
+    claims.check(has(ip("-6 addr show dev d0"), "2001:db8::5/64"), "IPv6 stays");
+    claims.check(has(ip("-4 addr show dev d1"), "203.0.113.5/24"), "other interfaces stay");
+    claims.check(has(ip("-4 route show dev d1"), "203.0.113.0/24"), "and their routes");
+    claims.works(removeIpv4("d0"), "nothing to remove is fine");
+    claims.check(!removeIpv4("nosuch"), "a missing one");
+}
+
 #define ARCA_NETWORK_CASE(name, body)                  \
     BOOST_AUTO_TEST_CASE(name) {                       \
         if (!isRoot()) {                               \
@@ -134,6 +154,7 @@ BOOST_AUTO_TEST_SUITE(network)
     }
 ARCA_NETWORK_CASE(links_go_up_and_down, links)
 ARCA_NETWORK_CASE(addresses_are_added, addresses)
+ARCA_NETWORK_CASE(ipv4_is_removed_and_nothing_else, ipv4Removed)
 ARCA_NETWORK_CASE(routes_are_added, routes)
 
 BOOST_AUTO_TEST_SUITE_END()

@@ -11,6 +11,7 @@ namespace {
 constexpr std::array<std::string_view, 9> kBuiltIn{
     "proc", "sysfs", "tmpfs", "devpts", "mqueue", "cgroup", "cgroup2", "devtmpfs", "ramfs"};
 constexpr char kVirtiofs[] = "virtiofs";
+constexpr char kTun[] = "tun";
 
 bool isBind(const std::vector<std::string>& options) {
     return std::any_of(options.begin(), options.end(), [](const std::string& option) {
@@ -48,7 +49,12 @@ DriverNeed driversForProcess(const spec::Spec& config) {
         std::all_of(config.mounts.begin(), config.mounts.end(), [](const spec::Mount& mount) {
             return driversForMount(mount.type, mount.options).kind == DriverNeed::Kind::kNone;
         });
-    return plain ? DriverNeed{DriverNeed::Kind::kNone} : all;
+    if (!plain) return all;
+    const auto network = config.annotations.find(kNetworkAnnotation);
+    const bool forwarded =
+        network != config.annotations.end() && network->second == kForwardedNetwork;
+    return forwarded ? DriverNeed{DriverNeed::Kind::kOne, kTun}
+                     : DriverNeed{DriverNeed::Kind::kNone};
 }
 
 }  // namespace arca::vminitd

@@ -16,14 +16,18 @@ struct DriverNeed {
     std::string module{};  // of kOne: the module and what it stands on
 };
 
+// Annotation of a container whose network comes through arca-tap-forwarder, and its value.
+inline constexpr char kNetworkAnnotation[] = "io.arca.network";
+inline constexpr char kForwardedNetwork[] = "forwarded";
+
 // To make that mount. All where a disk may be behind it.
 DriverNeed driversForMount(std::string_view type, const std::vector<std::string>& options);
 
 // To set up the link of that name.
 DriverNeed driversForLink(std::string_view name);
 
-// For a process of the container: its mounts, its devices, and whatever it may do with the rights
-// to mount or to make links by itself.
+// For a process of the container: its mounts, its devices, its network, and whatever it may do with
+// the rights to mount or to make links by itself.
 DriverNeed driversForProcess(const spec::Spec& config);
 
 }  // namespace arca::vminitd

@@ -5,6 +5,7 @@
 //                                first process of a VM, or a plain process that serves the same
 //   vminitd init [-p] [--] COMMAND [ARGUMENTS]   init of a container; also as `.cz-init`
 //   vminitd pause                holds a pod's namespaces
+//   arca-tap-forwarder ...       another name of this file: see hooks/tap_forwarder
 //   vminitd --local --root DIR --key KEY [--log-level L] --idle-seconds N --rpc-fd N --attach-fd N
 //           --lock-fd N --dir-fd N   the agent of a host's local sandbox
 //   vminitd --version | --help
@@ -24,6 +25,8 @@
 #include "base/files.h"
 #include "base/log.h"
 #include "base/strings.h"
+#include "hooks/tap_forwarder/dhcp_script.h"
+#include "hooks/tap_forwarder/program.h"
 #include "spec/version.h"
 #include "vminitd/activity.h"
 #include "vminitd/agent.h"
@@ -252,6 +255,10 @@ int run(std::string_view program, Arguments args) {
     const std::string_view name = program.substr(program.rfind('/') + 1);
     if (name == ".cz-init") return runInit(std::move(args));
     const std::string_view mode = args.empty() ? std::string_view() : args[0];
+    // The second is the same as the script of its DHCP client, which is found by another name.
+    if (name == tap_forwarder::kProgramName || mode == tap_forwarder::kDhcpScriptWord) {
+        return tap_forwarder::runForwarder(args);
+    }
     if (mode == "init") return runInit({args.begin() + 1, args.end()});
     if (mode == "pause") return runPauseMode({args.begin() + 1, args.end()});
     if (args.size() == 1 && mode == "--version") {

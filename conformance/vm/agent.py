@@ -45,7 +45,7 @@ import arca_extension_pb2_grpc as ext_grpc  # noqa: E402  pylint: disable=wrong-
 import sandbox_context_pb2 as pb            # noqa: E402  pylint: disable=wrong-import-position
 import sandbox_context_pb2_grpc as pb_grpc  # noqa: E402  pylint: disable=wrong-import-position
 
-__all__ = ["Agent", "ext", "pb"]
+__all__ = ["Agent", "Relay", "ext", "pb"]
 
 
 def _copy(source, target):
@@ -56,7 +56,7 @@ def _copy(source, target):
         target.shutdown(socket.SHUT_WR)
 
 
-class _Relay:
+class Relay:
     """Listens on a Unix socket and connects each connection to `dial()`."""
 
     def __init__(self, dial):
@@ -100,7 +100,7 @@ class Agent:
     """A connection to the agent of `machine` (anything with dial(port)), and its two services."""
 
     def __init__(self, machine, port=AGENT_PORT):
-        self.relay = _Relay(lambda: machine.dial(port))
+        self.relay = Relay(lambda: machine.dial(port))
         self.channel = grpc.insecure_channel(
             f"unix:{self.relay.path}", options=[("grpc.use_local_subchannel_pool", 1), ("grpc.enable_retries", 0)])
         self.context = pb_grpc.SandboxContextStub(self.channel)

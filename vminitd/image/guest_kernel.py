@@ -35,7 +35,7 @@ META_PACKAGE = "linux-image-cloud-amd64"
 # of the vm driver needs is left out.
 VSOCK = ("virtio_pci", "vmw_vsock_virtio_transport")
 CONTAINER = VSOCK + (
-    "virtiofs", "overlay", "virtio_blk", "ext4", "virtio_net", "virtio_console", "virtio_rng", "binfmt_misc", "tun",
+    "virtiofs", "tun", "overlay", "virtio_blk", "ext4", "virtio_net", "virtio_console", "virtio_rng", "binfmt_misc",
     "veth", "vsock_diag",
 )
 # Of a prepared folder; another one makes those in the cache worthless.

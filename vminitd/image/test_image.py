@@ -20,6 +20,7 @@ SECONDS = 60
 PROGRAMS = {"vminitd": b"\x7fELF agent" * 1000, "vmexec": b"\x7fELF body" * 3000}
 MODULES = {"00-first.ko": b"first module" * 77, "01-a-second.ko": b"second" * 5001}
 HOOK = b'{"version": "1.0.0"}\n'
+FORWARDER_HOOK = HERE.parents[1] / "hooks" / "tap_forwarder" / "50-arca-tap-forwarder.json"
 
 
 def read_cpio(data):
@@ -91,11 +92,14 @@ class ImageTest(unittest.TestCase):
         wanted = {f"sbin/{name}": content for name, content in PROGRAMS.items()}
         wanted |= {f"lib/modules/arca/{name}": content for name, content in MODULES.items()}
         wanted |= {"lib/modules/arca/load-order": b"00-first.ko\n01-a-second.ko\n",
-                   "etc/arca/hooks.d/10-tap.json": HOOK, "opt/arca/bin/tool": b"a tool"}
+                   "etc/arca/hooks.d/10-tap.json": HOOK,
+                   f"etc/arca/hooks.d/{FORWARDER_HOOK.name}": FORWARDER_HOOK.read_bytes(), "opt/arca/bin/tool": b"a tool"}
         self.assertEqual(files, wanted)
         for name in ("sbin/vminitd", "sbin/vmexec", "opt/arca/bin/tool"):
             self.assertEqual(stat.S_IMODE(entries[name][1]), 0o755, name)
         self.assertEqual((stat.S_ISLNK(entries["init"][1]), entries["init"][6]), (True, b"sbin/vminitd"))
+        forwarder = entries["sbin/arca-tap-forwarder"]
+        self.assertEqual((stat.S_ISLNK(forwarder[1]), forwarder[6]), (True, b"vminitd"))
         self.assertEqual((stat.S_ISCHR(entries["dev/console"][1]), entries["dev/console"][5]), (True, (5, 1)))
         for name in ("bin", "dev", "mnt", "proc", "run", "sbin", "sys", "tmp", "var"):
             self.assertTrue(stat.S_ISDIR(entries[name][1]), name)
