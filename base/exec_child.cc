@@ -1,6 +1,7 @@
 #include "base/exec_child.h"
 
 #include <fcntl.h>
+#include <sched.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -13,23 +14,54 @@
 namespace arca::base {
 namespace {
 
-// CHILD SIDE of vfork(2), which shares our memory: `error` is where the parent finds it.
-[[noreturn]] void programChild(const ProgramPlan& plan, volatile int* error) noexcept {
-    bool good = true;
+// Where the parent finds what went wrong: vfork(2) shares our memory.
+struct ProgramFailure {
+    volatile int error = 0;
+    const char* volatile step = "exec";
+};
+
+// CHILD SIDE. Where it is to run: while the descriptors still have their numbers.
+bool moveProgram(const ProgramPlan& plan, ProgramFailure& failure) noexcept {
+    if (plan.new_session) (void)::setsid();
+    failure.step = "join its cgroup";
+    for (size_t i = 0; i < plan.cgroup_count; ++i) {
+        if (::write(plan.cgroups[i], "0", 1) != 1) return false;
+    }
+    failure.step = "join the network namespace";
+    return plan.network_namespace < 0 || ::setns(plan.network_namespace, CLONE_NEWNET) == 0;
+}
+
+// CHILD SIDE
+bool placeDescriptors(const ProgramPlan& plan) noexcept {
     for (int fd = 0; fd < 3; ++fd) {
-        good = good && (plan.stdio[fd] < 0 || ::dup2(plan.stdio[fd], fd) >= 0);
+        if (plan.stdio[fd] >= 0 && ::dup2(plan.stdio[fd], fd) < 0) return false;
     }
+    if (plan.third >= 0 && ::dup2(plan.third, 3) < 0) return false;
     // Set on all first and taken off some: nothing that anybody leaked is forgotten.
-    good = good && closeAtExecFrom(plan.first_closed);
+    if (!closeAtExecFrom(plan.first_closed)) return false;
+    if (plan.third >= 0 && ::fcntl(3, F_SETFD, 0) != 0) return false;
     for (size_t i = 0; i < plan.kept_count; ++i) {
-        good = good && ::fcntl(plan.kept[i], F_SETFD, 0) == 0;
+        if (::fcntl(plan.kept[i], F_SETFD, 0) != 0) return false;
     }
-    if (good) {
-        if (plan.oom_score == OomScore::kPlain) writeZero(kOomScoreFile);
-        resetSignals();
-        (void)::syscall(SYS_execveat, plan.program_fd, "", plan.argv, plan.envp, AT_EMPTY_PATH);
+    return true;
+}
+
+// CHILD SIDE of vfork(2).
+[[noreturn]] void programChild(const ProgramPlan& plan, ProgramFailure& failure) noexcept {
+    if (moveProgram(plan, failure)) {
+        failure.step = "exec";
+        if (placeDescriptors(plan)) {
+            if (plan.oom_score == OomScore::kPlain) writeZero(kOomScoreFile);
+            resetSignals();
+            if (plan.path != nullptr) {
+                (void)::execve(plan.path, plan.argv, plan.envp);
+            } else {
+                (void)::syscall(SYS_execveat, plan.program_fd, "", plan.argv, plan.envp,
+                                AT_EMPTY_PATH);
+            }
+        }
     }
-    *error = errno;
+    failure.error = errno;
     ::_exit(127);
 }
 
@@ -92,12 +124,12 @@ std::optional<int> reportedError(int report_fd) {
 }
 
 Result<StartedProgram> startProgram(const ProgramPlan& plan) {
-    volatile int error = 0;
+    ProgramFailure failure;
     const SignalsBlocked blocked;
     const pid_t pid = ::vfork();
-    if (pid == 0) programChild(plan, &error);
+    if (pid == 0) programChild(plan, failure);
     if (pid < 0) return failErrno("fork");
-    return StartedProgram{pid, error};
+    return StartedProgram{pid, failure.error, failure.step};
 }
 
 }  // namespace arca::base

@@ -64,11 +64,18 @@ struct ProgramPlan {
     char* const* argv;
     char* const* envp;
     OomScore oom_score = OomScore::kInherit;
+    const char* path = nullptr;    // for execve(2), instead of program_fd: scripts need a name
+    int third = -1;                // becomes 3, and is kept
+    int network_namespace = -1;    // joined with setns(2)
+    const int* cgroups = nullptr;  // cgroup.procs files of where it is to be, open for writing
+    size_t cgroup_count = 0;
+    bool new_session = false;
 };
 
 struct StartedProgram {
     pid_t pid = 0;
-    int error = 0;  // of exec or of what comes before: the child has exited with 127
+    int error = 0;              // of exec or of what comes before: the child has exited with 127
+    const char* step = "exec";  // at which that was
 };
 
 // Starts it by vfork(2): only this thread waits, until exec, and no page table is copied. Every

@@ -340,6 +340,13 @@ Result<std::vector<std::string>> listDir(int dir_fd, const std::string& path) {
     return names;
 }
 
+Result<bool> isSameFile(int a, int b) {
+    struct stat first {};
+    struct stat second {};
+    if (::fstat(a, &first) != 0 || ::fstat(b, &second) != 0) return failErrno("fstat");
+    return first.st_dev == second.st_dev && first.st_ino == second.st_ino;
+}
+
 std::string fdPath(int fd) {
     return "/proc/self/fd/" + std::to_string(fd);
 }

@@ -70,6 +70,9 @@ Result<> removeTree(int dir_fd, const std::string& name);
 // Names in a directory, without "." and "..", sorted.
 Result<std::vector<std::string>> listDir(int dir_fd, const std::string& path = ".");
 
+// Whether two descriptors are of the same file, directory or namespace.
+Result<bool> isSameFile(int a, int b);
+
 // "/proc/self/fd/N": the name under which calls that take only a path reach an O_PATH descriptor.
 std::string fdPath(int fd);
 

@@ -102,6 +102,12 @@ void writeToConsole(std::string_view line) {
     }
 }
 
+void put(const State& current, const std::string& line) {
+    if (current.format == Format::kConsole && !current.file.valid()) return writeToConsole(line);
+    // Nobody is left to tell when the log itself cannot be written.
+    (void)writeAll(current.file.valid() ? current.file.get() : STDERR_FILENO, line);
+}
+
 }  // namespace
 
 Result<> setUp(const Options& options) {
@@ -140,11 +146,17 @@ std::string formatLine(Format format, Level level, std::string_view message, std
 void write(Level level, std::string_view message) {
     const State& current = state();
     if (level < current.level) return;
-    const std::string line =
-        formatLine(current.format, level, message, now(current.format), current.label) + "\n";
-    if (current.format == Format::kConsole && !current.file.valid()) return writeToConsole(line);
-    // Nobody is left to tell when the log itself cannot be written.
-    (void)writeAll(current.file.valid() ? current.file.get() : STDERR_FILENO, line);
+    put(current,
+        formatLine(current.format, level, message, now(current.format), current.label) + "\n");
+}
+
+void relay(std::string_view program, std::string_view line) {
+    const State& current = state();
+    const bool console = current.format == Format::kConsole;
+    const std::string text =
+        console ? std::string(line) : std::string(program).append(": ").append(line);
+    put(current,
+        formatLine(current.format, Level::kInfo, text, now(current.format), program) + "\n");
 }
 
 }  // namespace arca::base::log

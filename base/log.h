@@ -50,6 +50,10 @@ inline void error(std::string_view message) {
     write(Level::kError, message);
 }
 
+// Writes a line that another program has said, whatever the level: its own name stands where the
+// label would, or before the text in the other forms.
+void relay(std::string_view program, std::string_view line);
+
 // True when a --log file is in use, i.e. errors are to go to stderr too.
 bool hasFile();
 

@@ -81,6 +81,19 @@ Result<UniqueFd> connectUnixPath(const std::string& path, int type) {
     return connectTo(fdPath(dir.get()) + path.substr(slash), path, type);
 }
 
+Result<bool> isUnixSocketListened(const std::string& path) {
+    for (const int type : {SOCK_STREAM, SOCK_SEQPACKET, SOCK_DGRAM}) {
+        const auto fd = connectUnixPath(path, type | SOCK_NONBLOCK);
+        if (fd) return true;
+        const int why = fd.error().sysErrno();
+        if (why == EPROTOTYPE) continue;  // another type's
+        if (why == EAGAIN) return true;   // so many have connected that it is busy
+        if (why == ENOENT || why == ECONNREFUSED || why == ENOTDIR) return false;
+        return fail(fd.error());
+    }
+    return false;
+}
+
 Result<> sendMessage(int socket_fd, std::string_view data, const std::vector<int>& fds) {
     if (data.size() > kMaxMessageBytes || fds.size() > kMaxMessageFds) {
         return fail(Code::kInternal, "send message: larger than one message may be");

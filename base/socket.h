@@ -30,6 +30,10 @@ Result<UniqueFd> listenUnix(int dir_fd, const std::string& name, int type);
 // Connects to a path as given by a caller (console sockets): long paths go through their directory.
 Result<UniqueFd> connectUnixPath(const std::string& path, int type);
 
+// Whether somebody listens on the socket file at `path`, of whatever type: found out by connecting.
+// False also when there is none.
+Result<bool> isUnixSocketListened(const std::string& path);
+
 struct Message {
     std::string data;
     std::vector<UniqueFd> fds;

@@ -3,6 +3,8 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -13,6 +15,7 @@
 #include "base/exec_child.h"
 #include "base/files.h"
 #include "base/process.h"
+#include "base/process_tree.h"
 #include "base/unique_fd.h"
 
 namespace arca::base {
@@ -46,15 +49,19 @@ struct ChildPlan {
     char* const* envp;
     const char* cwd;
     int stdin_fd, stdout_fd, stderr_fd, report_fd;
+    int status_fd;             // of a guard: gets a GuardWord twice
     const char* cgroup_procs;  // null: stay
     bool plain_oom_score;
 };
 
 // What the child tells when it could not execute the program.
 struct ChildFailure {
-    enum Step : int { kStdio, kChdir, kExec } step;
+    enum Step : int { kStdio, kChdir, kExec, kFork } step;
     int error;  // errno
 };
+
+// What a guard tells: first the program's pid, then its status as of wait(2).
+using GuardWord = int;
 
 // CHILD SIDE
 [[noreturn]] void childMain(const ChildPlan& plan) noexcept {
@@ -76,6 +83,54 @@ struct ChildFailure {
     // Smaller than PIPE_BUF: whole or not at all.
     [[maybe_unused]] const ssize_t n = ::write(plan.report_fd, &failure, sizeof failure);
     ::_exit(127);
+}
+
+// CHILD SIDE. All descriptors from 3 up but those of `plan`: what the parent has open, its locks
+// among it, must not stay open with a guard.
+void closeOthers(const ChildPlan& plan) noexcept {
+    int kept[] = {plan.stdin_fd, plan.stdout_fd, plan.stderr_fd, plan.report_fd, plan.status_fd};
+    std::sort(std::begin(kept), std::end(kept));
+    unsigned first = 3;
+    for (const int fd : kept) {
+        const auto number = static_cast<unsigned>(fd);
+        if (number > first) (void)::syscall(SYS_close_range, first, number - 1, 0);
+        first = number + 1;
+    }
+    (void)::syscall(SYS_close_range, first, ~0U, 0);
+}
+
+// CHILD SIDE. The process between the parent and a program with a time limit: whatever the program
+// starts stays below it, also what has left the group and the session, and what its parent has
+// left. Ends with the program; what is still there then is left to live.
+[[noreturn]] void guardMain(const ChildPlan& plan) noexcept {
+    (void)::setpgid(0, 0);
+    if (plan.cgroup_procs != nullptr) writeZero(plan.cgroup_procs);
+    (void)::prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
+    // All signals stay blocked; an ignored SIGCHLD would take the status.
+    (void)::signal(SIGCHLD, SIG_DFL);
+    closeOthers(plan);
+    const pid_t program = ::_Fork();
+    if (program == 0) childMain(plan);
+    if (program < 0) {
+        const ChildFailure failure{ChildFailure::kFork, errno};
+        [[maybe_unused]] const ssize_t n = ::write(plan.report_fd, &failure, sizeof failure);
+        ::_exit(127);
+    }
+    for (const int fd : {plan.stdin_fd, plan.stdout_fd, plan.stderr_fd, plan.report_fd}) {
+        (void)::close(fd);
+    }
+    for (const int fd : {0, 1, 2}) (void)::close(fd);
+    [[maybe_unused]] ssize_t n = ::write(plan.status_fd, &program, sizeof program);
+    int status = 0;
+    pid_t ended = 0;
+    do {
+        ended = ::waitpid(-1, &status, __WALL);
+    } while (ended != program && (ended > 0 || errno == EINTR));
+    const GuardWord word = status;
+    n = ::write(plan.status_fd, &word, sizeof word);
+    while (::waitpid(-1, &status, __WALL | WNOHANG) > 0) {
+    }
+    ::_exit(0);
 }
 
 void appendLimited(std::string& out, std::string_view data, size_t limit) {
@@ -174,6 +229,37 @@ Result<bool> pump(Streams& streams, int pidfd, Clock::time_point deadline, size_
     }
 }
 
+// Kills what is below the guard `pid`, then lets that end.
+void killGuarded(pid_t pid, pid_t program) {
+    constexpr std::chrono::seconds kLimit{5};
+    // Standing still it does not leave when the program does, and keeps what is orphaned.
+    (void)::kill(pid, SIGSTOP);
+    const auto killed = killDescendants(pid, kLimit);
+    // Without a /proc the program's group is all that is known.
+    if (!killed && program > 0) (void)::kill(-program, SIGKILL);
+    (void)::kill(pid, killed ? SIGCONT : SIGKILL);
+}
+
+// One word of a guard; nullopt when it has ended without it. Waits: it comes at once, or the guard
+// is at its end.
+std::optional<GuardWord> readWord(int fd) {
+    GuardWord word = 0;
+    ssize_t n = 0;
+    do {
+        n = ::read(fd, &word, sizeof word);
+    } while (n < 0 && errno == EINTR);
+    if (n != sizeof word) return std::nullopt;
+    return word;
+}
+
+Result<int> waitStatus(pid_t pid, const std::string& path) {
+    int status = 0;
+    while (::waitpid(pid, &status, 0) != pid) {
+        if (errno != EINTR) return failErrno("wait for " + path);
+    }
+    return status;
+}
+
 }  // namespace
 
 Result<Outcome> runCommand(const Command& command) {
@@ -181,6 +267,11 @@ Result<Outcome> runCommand(const Command& command) {
     ARCA_TRY(Pipe out, makePipe());
     ARCA_TRY(Pipe err, makePipe());
     ARCA_TRY(Pipe report, makePipe());
+    const bool guarded = command.timeout.has_value();
+    Pipe guard;
+    if (guarded) {
+        ARCA_TRY(guard, makePipe());
+    }
     const std::vector<std::string> args =
         command.args.empty() ? std::vector{command.path} : command.args;
     const std::vector<char*> argv = execPointers(args);
@@ -193,12 +284,14 @@ Result<Outcome> runCommand(const Command& command) {
                          out.write_end.get(),
                          err.write_end.get(),
                          report.write_end.get(),
+                         guard.write_end.get(),
                          command.cgroup_procs.empty() ? nullptr : command.cgroup_procs.c_str(),
                          command.plain_oom_score};
     pid_t pid = 0;
     {
         const SignalsBlocked blocked;
         pid = ::fork();
+        if (pid == 0 && guarded) guardMain(plan);
         if (pid == 0) childMain(plan);
     }
     if (pid < 0) return failErrno("fork for " + command.path);
@@ -207,6 +300,7 @@ Result<Outcome> runCommand(const Command& command) {
     out.write_end.reset();
     err.write_end.reset();
     report.write_end.reset();
+    guard.write_end.reset();
 
     ChildFailure failure{};
     ssize_t n = 0;
@@ -218,9 +312,11 @@ Result<Outcome> runCommand(const Command& command) {
         std::string what = "exec " + command.path;
         if (failure.step == ChildFailure::kStdio) what += ": set stdio up";
         if (failure.step == ChildFailure::kChdir) what += ": chdir to " + command.cwd;
+        if (failure.step == ChildFailure::kFork) what = "fork for " + command.path;
         return failErrno(what, failure.error);
     }
 
+    const auto program = guarded ? readWord(guard.read_end.get()) : std::nullopt;
     Outcome outcome;
     Streams streams{std::move(input.write_end), std::move(out.read_end), std::move(err.read_end),
                     command.input};
@@ -236,11 +332,9 @@ Result<Outcome> runCommand(const Command& command) {
         pidfd ? pump(streams, pidfd->get(), deadline, command.output_limit_bytes, outcome)
               : Result<bool>(fail(pidfd.error()));
     const bool in_time = ended && *ended;
-    if (!in_time) (void)::kill(-pid, SIGKILL);
-    int status = 0;
-    while (::waitpid(pid, &status, 0) != pid) {
-        if (errno != EINTR) return failErrno("wait for " + command.path);
-    }
+    if (!in_time && guarded) killGuarded(pid, program.value_or(0));
+    if (!in_time && !guarded) (void)::kill(-pid, SIGKILL);
+    ARCA_TRY(int status, waitStatus(pid, command.path));
     if (!ended) return fail(std::move(ended).error());
     if (!in_time) {
         const double seconds = static_cast<double>(command.timeout->count()) / 1000.0;
@@ -248,6 +342,11 @@ Result<Outcome> runCommand(const Command& command) {
         text.resize(text.find('.') + 2);
         return fail(Code::kDeadlineExceeded,
                     command.path + " ran past specified timeout of " + text + "s");
+    }
+    if (guarded) {
+        const auto told = readWord(guard.read_end.get());
+        if (!told) return fail(Code::kInternal, command.path + ": its end was not told");
+        status = *told;
     }
     outcome.exit_code = exitCodeFromWaitStatus(status);
     outcome.signal = WIFSIGNALED(status) ? WTERMSIG(status) : 0;

@@ -33,10 +33,11 @@ struct Outcome {
 };
 
 // Runs `command` and waits. A program that does not read its stdin is no error (EPIPE is ignored).
-// The program gets its own process group; when `timeout` passes, the whole group is killed with
-// SIGKILL and the error is kDeadlineExceeded. Output that grandchildren still hold open after the
-// program's exit is not waited for. Fails with the errno of exec when the program cannot be
-// started.
+// The program gets its own process group. When `timeout` passes, it is killed with SIGKILL and with
+// all that it has started, whichever group, session or parent that has by now; the error is
+// kDeadlineExceeded. (For that a process stands between us and one with a time limit.) Output that
+// grandchildren still hold open after the program's exit is not waited for. Fails with the errno of
+// exec when the program cannot be started.
 Result<Outcome> runCommand(const Command& command);
 
 }  // namespace arca::base

@@ -126,6 +126,44 @@ BOOST_AUTO_TEST_CASE(the_time_limit_takes_the_children_too) {
 }
 
 // A reader that empties the pipe until it is empty never looks at the clock here.
+// Each notes its pid: one in a session of its own, and one whose parents have left it besides.
+BOOST_AUTO_TEST_CASE(the_time_limit_takes_what_has_left_the_group_too) {
+    const TempDir dir;
+    Command command = shell(
+        "setsid sh -c 'echo $$ > session; exec sleep 1000' & "
+        "(setsid sh -c '(sh -c \"echo \\$\\$ > orphan; exec sleep 1000\" &)' &); "
+        "while ! [ -s session ] || ! [ -s orphan ]; do sleep 0.01; done; touch there; sleep 1000");
+    command.cwd = dir.path();
+    command.timeout = milliseconds(2000);
+    const auto outcome = runCommand(command);
+    BOOST_TEST_REQUIRE(!outcome.has_value());
+    BOOST_TEST((outcome.error().code() == Code::kDeadlineExceeded));
+    BOOST_TEST_REQUIRE(readFile("there", 16, dir.fd()).has_value());
+    for (const char* name : {"session", "orphan"}) {
+        const auto pid = parseNumber<pid_t>(trim(readFile(name, 64, dir.fd()).value()));
+        BOOST_TEST_REQUIRE(pid.has_value());
+        const auto start = processStartTime(*pid);
+        BOOST_TEST(!(start && isAlive({*pid, *start})), name);
+    }
+}
+
+BOOST_AUTO_TEST_CASE(what_a_program_leaves_behind_within_its_time_lives_on) {
+    const TempDir dir;
+    Command command = shell(
+        "setsid sh -c 'echo $$ > left; exec sleep 1000' >/dev/null 2>&1 & "
+        "while ! [ -s left ]; do sleep 0.01; done; exit 4");
+    command.cwd = dir.path();
+    command.timeout = std::chrono::seconds(20);
+    const auto outcome = runCommand(command);
+    BOOST_TEST_REQUIRE(outcome.has_value());
+    BOOST_TEST(outcome->exit_code == 4);
+    const auto pid = parseNumber<pid_t>(trim(readFile("left", 64, dir.fd()).value()));
+    BOOST_TEST_REQUIRE(pid.has_value());
+    const auto pidfd = openPidfd(*pid);
+    BOOST_TEST_REQUIRE(pidfd.has_value());
+    BOOST_TEST(sendSignal(pidfd->get(), SIGKILL).has_value());
+}
+
 BOOST_AUTO_TEST_CASE(the_time_limit_holds_for_a_program_that_writes_without_end) {
     Command command = shell("exec cat /dev/zero");
     command.timeout = milliseconds(300);

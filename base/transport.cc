@@ -15,6 +15,7 @@
 #include "base/files.h"
 #include "base/socket.h"
 #include "base/strings.h"
+#include "base/vsock_ports.h"
 
 namespace arca::base {
 namespace {
@@ -134,6 +135,8 @@ class VsockTransport final : public Transport {
         return std::unique_ptr<Listener>(new VsockListener(std::move(fd), cid_));
     }
 
+    Result<bool> isListened(uint32_t port) override { return isVsockPortListened(port); }
+
     [[nodiscard]] std::string address() const override { return "vsock://" + std::to_string(cid_); }
 
  private:
@@ -223,6 +226,10 @@ class HybridTransport final : public Transport {
         return listenOnFile(path_ + "_" + std::to_string(port));
     }
 
+    Result<bool> isListened(uint32_t /*port*/) override {
+        return fail(Code::kUnsupported, address() + ": does not tell who listens");
+    }
+
     [[nodiscard]] std::string address() const override { return "hvsock://" + path_; }
 
  private:
@@ -251,6 +258,10 @@ class FolderTransport final : public Transport {
             return failErrno("listen on " + path, EADDRINUSE);
         }
         return listenOnFile(path);
+    }
+
+    Result<bool> isListened(uint32_t port) override {
+        return isUnixSocketListened(path_ + "/" + std::to_string(port));
     }
 
     [[nodiscard]] std::string address() const override { return "unix://" + path_; }

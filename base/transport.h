@@ -55,6 +55,10 @@ class Transport {
     // Listens on `port` of this side. EADDRINUSE where somebody does already.
     virtual Result<std::unique_ptr<Listener>> listen(uint32_t port) = 0;
 
+    // Whether somebody listens on `port` of this side, asked without troubling him where the kernel
+    // tells. kUnsupported where nothing can tell. Source: sock_diag(7).
+    virtual Result<bool> isListened(uint32_t port) = 0;
+
     // The address in the form that openTransport() takes.
     [[nodiscard]] virtual std::string address() const = 0;
 };

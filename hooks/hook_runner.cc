@@ -17,7 +17,8 @@ std::string oneLine(std::string_view output) {
     return base::printable(base::trim(output));
 }
 
-Result<> runHook(const spec::Hook& hook, const HookContext& context, const std::string& state) {
+Result<> runOne(const spec::Hook& hook, const HookContext& context, const std::string& state) {
+    if (hook.service) return base::fail(Code::kUnsupported, "a service, which only agents run");
     base::Command command;
     command.path = hook.path;
     command.args = hook.args;
@@ -43,13 +44,20 @@ Result<> runHook(const spec::Hook& hook, const HookContext& context, const std::
 
 Result<> runNumbered(const std::vector<spec::Hook>& hooks, size_t number,
                      const HookContext& context, const std::string& state) {
-    auto result = runHook(hooks[number], context, state);
+    const spec::Hook& hook = hooks[number];
+    auto result = runOne(hook, context, state);
     if (result) return result;
-    return base::fail(std::move(result).error().withContext("error running " + context.kind +
-                                                            " hook #" + std::to_string(number)));
+    const std::string which =
+        hook.file.empty() ? "#" + std::to_string(number) : base::printable(hook.file);
+    return base::fail(
+        std::move(result).error().withContext("error running " + context.kind + " hook " + which));
 }
 
 }  // namespace
+
+Result<> runHook(const std::vector<spec::Hook>& hooks, size_t number, const HookContext& context) {
+    return runNumbered(hooks, number, context, spec::writeState(context.state));
+}
 
 Result<> runHooks(const std::vector<spec::Hook>& hooks, const HookContext& context) {
     if (hooks.empty()) return {};

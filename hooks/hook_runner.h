@@ -22,9 +22,14 @@ struct HookContext {
     bool plain_oom_score = false;          // the same
 };
 
+// Runs one of `hooks`, as runHooks() does.
+base::Result<> runHook(const std::vector<spec::Hook>& hooks, size_t number,
+                       const HookContext& context);
+
 // Runs `hooks` in order and stops at the first that fails: does not start, exits non-zero, dies by
 // a signal, or runs past its timeout (it is killed with its children). The error reads "error
-// running prestart hook #0: exit status 1, stdout: , stderr: ...".
+// running prestart hook #0: exit status 1, stdout: , stderr: ..."; one of a hooks.d file has the
+// file's name instead of its number. A service is kUnsupported: it needs an agent.
 base::Result<> runHooks(const std::vector<spec::Hook>& hooks, const HookContext& context);
 
 // Runs all of them whatever happens and gives the failures to `warn`: poststop's rule.

@@ -18,6 +18,7 @@ class IngressBlock {
     // Acts in the calling thread's network namespace. One that a killed program has left on the
     // interface is replaced. kUnsupported: the kernel has no clsact, or no BPF classifier.
     static base::Result<IngressBlock> make(unsigned interface_index);
+    IngressBlock() = default;  // blocks nothing
     // Takes it away again, from whatever namespace the thread is in.
     ~IngressBlock();
     IngressBlock(IngressBlock&& other) noexcept;

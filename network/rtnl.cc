@@ -9,6 +9,7 @@
 #include <string_view>
 #include <utility>
 
+#include "base/scope_exit.h"
 #include "base/strings.h"
 
 namespace arca::network {
@@ -76,6 +77,9 @@ Result<Socket> openNetlink() {
 Result<> ask(nl_sock* socket, nl_msg* message, const std::string& what) {
     Answer answer;
     (void)nl_socket_modify_err_cb(socket, NL_CB_CUSTOM, takeError, &answer);
+    // What else the socket is used for must not write to an answer that is gone.
+    const base::ScopeExit forget(
+        [&] { (void)nl_socket_modify_err_cb(socket, NL_CB_DEFAULT, nullptr, nullptr); });
     const int sent = nl_send_auto(socket, message);
     if (sent < 0) return failNetlink(what, sent);
     const int waited = nl_wait_for_ack(socket);

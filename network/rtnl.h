@@ -1,4 +1,4 @@
-// What this folder's files share of libnl: owned objects, requests with the kernel's own words.
+// What users of libnl share: owned objects, requests with the kernel's own words.
 #pragma once
 
 #include <netlink/addr.h>

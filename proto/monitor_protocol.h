@@ -15,6 +15,9 @@
 //    |-- kRelease CONTAINER ------------------------------>|   the guest has deleted it; the last
 //    |<- kReleased ----------------------------------------|   one takes the VM with it
 //
+//    |-- kNetwork CONTAINER + {network namespace} -------->|   before the program is let run: what
+//    |<- kNetworkReady NUMBER -----------------------------|   is plugged in there, the guest has
+//
 // At any point the monitor may answer kFailure and close. A connection that ends before kCommit
 // takes back what it had made.
 #pragma once
@@ -36,7 +39,9 @@ enum class MonitorMessage : uint32_t {
     kCommitted = 69,
     kRelease = 70,
     kReleased = 71,
-    kFailure = 72,  // text: why
+    kFailure = 72,       // text: why
+    kNetwork = 73,       // of the container that has the namespace for its own
+    kNetworkReady = 74,  // how many interfaces are attached; later ones follow by themselves
 };
 
 struct MonitorPacket {

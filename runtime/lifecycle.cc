@@ -142,7 +142,8 @@ Result<> chooseCgroupManager(const Globals& globals, Bundle& bundle, Container& 
     return {};
 }
 
-Result<ProcessRequest> initRequest(const Context& context, Bundle& bundle, Container& container) {
+Result<ProcessRequest> initRequest(const Context& context, Action action, Bundle& bundle,
+                                   Container& container) {
     Record& record = container.record;
     const Arguments& arguments = context.arguments;
     ProcessRequest request;
@@ -159,6 +160,8 @@ Result<ProcessRequest> initRequest(const Context& context, Bundle& bundle, Conta
     request.options = writeOptions(options);
     request.stdio = hasTerminal(bundle.spec) ? Stdio::kTerminal : Stdio::kInherit;
     request.inherited_fds = context.fds.count;
+    request.may_be_plugged = action == Action::kCreate || !bundle.spec.hooks.prestart.empty() ||
+                             !bundle.spec.hooks.createRuntime.empty();
     request.run_hooks = [&record, &bundle](pid_t pid) {
         return runCreateHooks(record, bundle.spec.hooks, pid);
     };
@@ -171,7 +174,7 @@ Result<MadeProcess> makeInit(const Context& context, Action action, const Signal
     Record& record = container.record;
     ARCA_CHECK(container.dir.save(record));
     ARCA_CHECK(addNotifySocket(container.dir, bundle.spec));
-    ARCA_TRY(const ProcessRequest request, initRequest(context, bundle, container));
+    ARCA_TRY(const ProcessRequest request, initRequest(context, action, bundle, container));
     auto made = container.driver->createProcess(request);
     if (!made) return fail(processError(made.error()));
     record.init = made->identity;

@@ -4,3 +4,4 @@
 
 #define ARCA_CONTEXT_RPC(name) "/com.apple.containerization.sandbox.v3.SandboxContext/" name
 #define ARCA_EXTENSION_RPC(name) "/arca.sandbox.v1.SandboxExtension/" name
+#define ARCA_FORWARDER_RPC(name) "/arca.tapforwarder.v1.TAPForwarder/" name

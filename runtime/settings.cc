@@ -83,6 +83,11 @@ Result<> readVmMember(const std::string& key, const Json& value, VmSettings& vm)
         ARCA_CHECK(readText(value, member, vm.vsock));
         return checkVsock(vm.vsock, member);
     }
+    if (key == "network") {
+        ARCA_CHECK(readText(value, member, vm.network));
+        if (vm.network == "auto" || vm.network == "none") return {};
+        return wrong(member, "not auto or none");
+    }
     if (key == "boot_seconds") {
         std::optional<uint32_t> seconds;
         ARCA_CHECK(readNumber(value, member, 1, kMostBootSeconds, seconds));
@@ -112,6 +117,11 @@ Result<> readConnect(const Json& value, ConnectSettings& connect) {
                     return wrong(member + ": " + base::printable(feature), "no such feature");
                 }
                 connect.ignore.push_back(std::move(feature));
+            }
+        } else if (key == "network") {
+            ARCA_CHECK(readText(inner, member, connect.network));
+            if (connect.network != "none" && connect.network != "forwarder") {
+                return wrong(member, "not none or forwarder");
             }
         } else {
             return wrong(member,

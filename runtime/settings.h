@@ -23,6 +23,7 @@ struct VmSettings {
     std::string virtiofsd = "/usr/lib/qemu/virtiofsd";
     std::string accel = "auto";          // auto, tcg, kvm
     std::string vsock = "auto";          // auto, kernel, user
+    std::string network = "auto";        // auto: interfaces of the stand-in reach the guest; none
     std::string append;                  // more of the kernel's command line
     std::optional<uint32_t> memory_mib;  // absent: from the container's limit
     std::optional<uint32_t> vcpus;       // absent: from the container's quota
@@ -39,6 +40,7 @@ struct ConnectSettings {
     // Features of a bundle that a guest without our extension leaves out, and that may be left out:
     // see strict_spec.h.
     std::vector<std::string> ignore;
+    std::string network = "none";  // forwarder: one listens in the guest, or its hooks start one
 };
 
 struct Settings {

@@ -12,6 +12,7 @@
 #include <map>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace arca::spec {
@@ -108,15 +109,37 @@ struct Mount {
     std::vector<IdMapping> gidMappings;
 };
 
+// Not in the specification: a hook that keeps running beside the container, run by the agent. What
+// is started is the hook's own path, args and env; its timeout is the limit until it is ready.
+struct HookService {
+    // What says that it is ready; nothing: having been executed.
+    enum class Ready { kExecuted, kFd, kPort, kSocket };
+    enum class OnExit { kIgnore, kKill };
+
+    std::string name;  // as an id; unique among the container's services
+    Ready ready = Ready::kExecuted;
+    uint32_t port = 0;                 // of kPort
+    std::string socket;                // of kSocket: absolute
+    bool network_namespace = false;    // in the container's, not the agent's
+    OnExit on_exit = OnExit::kIgnore;  // what its end means for the container
+    int stop_signal = 15;              // SIGTERM
+    int32_t stop_timeout = 5;          // seconds until SIGKILL; 0: at once
+};
+
 struct Hook {
     std::string path;  // absolute
     std::vector<std::string> args;
     std::optional<std::vector<std::string>> env;  // absent: the runner's own environment
     std::optional<int32_t> timeout;               // seconds, > 0
+    std::optional<HookService> service;           // of prestart and createRuntime only
+    std::string file;  // of which hooks.d file it is; empty: the configuration's own
 };
 
 struct Hooks {
     std::vector<Hook> prestart, createRuntime, createContainer, startContainer, poststart, poststop;
+
+    // The list of a stage by its name, or nullptr.
+    [[nodiscard]] std::vector<Hook>* find(std::string_view stage);
 };
 
 enum class NamespaceType { kPid, kNetwork, kMount, kIpc, kUts, kUser, kCgroup, kTime };

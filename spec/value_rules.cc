@@ -47,6 +47,13 @@ void getId(const JsonObject& object, std::string_view name, uint32_t& target) {
     if (object.get(name, target) && target == UINT32_MAX) object.fail(name, "must be below 2^32-1");
 }
 
+void refuseOthers(JsonValue value, names::List known) {
+    if (!value.exists() || !value.expect(JsonType::kObject)) return;
+    value.forEach([&](JsonValue member) {
+        if (!names::contains(known, member.key())) member.fail("is not known");
+    });
+}
+
 void checkEnvironment(JsonValue list) {
     if (!list.exists() || list.type() != JsonType::kArray) return;
     list.forEach([](JsonValue entry) {

@@ -74,6 +74,12 @@ void getAbsolutePaths(const JsonObject& object, std::string_view name,
 // is".
 void getId(const JsonObject& object, std::string_view name, uint32_t& target);
 
+// Fails at the first member of the object `value` that is not one of `known`.
+void refuseOthers(JsonValue value, names::List known);
+
+// Gives a service without a name that of its program; fails `at`'s "service" when that is none.
+void nameService(Hook& hook, const JsonObject& at);
+
 // Each entry of the list must be NAME=VALUE with a NAME.
 void checkEnvironment(JsonValue list);
 
@@ -88,12 +94,14 @@ bool isInterfaceName(std::string_view name);
 void getIdMappings(const JsonObject& object, std::string_view name, std::vector<IdMapping>& target);
 
 // Those that cross files.
-void decode(JsonValue value, Process& target);    // parse_process.cc
-void decode(JsonValue value, Hooks& target);      // parse_hooks.cc
-void decode(JsonValue value, Linux& target);      // parse_linux.cc
-void decode(JsonValue value, Resources& target);  // parse_resources.cc
-void decode(JsonValue value, Vm& target);         // parse_vm.cc
-void decode(JsonValue value, Spec& target);       // parse.cc
+void decode(JsonValue value, Process& target);      // parse_process.cc
+void decode(JsonValue value, Hook& target);         // parse_hooks.cc
+void decode(JsonValue value, HookService& target);  // parse_hooks.cc
+void decode(JsonValue value, Hooks& target);        // parse_hooks.cc
+void decode(JsonValue value, Linux& target);        // parse_linux.cc
+void decode(JsonValue value, Resources& target);    // parse_resources.cc
+void decode(JsonValue value, Vm& target);           // parse_vm.cc
+void decode(JsonValue value, Spec& target);         // parse.cc
 // nullopt for an object that asks for nothing.
 void decode(JsonValue value, std::optional<Seccomp>& target);  // parse_seccomp.cc
 

@@ -113,12 +113,35 @@ static void encode(JsonWriter& out, const Mount& mount) {
     out.endObject();
 }
 
+static void encodeReady(JsonWriter& out, const HookService& service) {
+    if (service.ready == HookService::Ready::kExecuted) return;
+    out.name("ready");
+    out.beginObject();
+    if (service.ready == HookService::Ready::kFd) put(out, "fd", true);
+    putSet(out, "port", service.port);
+    putSet(out, "socket", service.socket);
+    out.endObject();
+}
+
+static void encode(JsonWriter& out, const HookService& service) {
+    out.beginObject();
+    put(out, "name", service.name);
+    encodeReady(out, service);
+    if (service.network_namespace) put(out, "namespaces", std::vector<std::string>{"network"});
+    if (service.on_exit == HookService::OnExit::kKill) put(out, "onExit", std::string("kill"));
+    put(out, "stopSignal", std::to_string(service.stop_signal));
+    put(out, "stopTimeout", service.stop_timeout);
+    out.endObject();
+}
+
 static void encode(JsonWriter& out, const Hook& hook) {
     out.beginObject();
     put(out, "path", hook.path);
     putSet(out, "args", hook.args);
     putSet(out, "env", hook.env);
     putSet(out, "timeout", hook.timeout);
+    putSet(out, "service", hook.service);
+    putSet(out, "file", hook.file);
     out.endObject();
 }
 

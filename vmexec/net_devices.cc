@@ -5,11 +5,14 @@
 #include <linux/if_link.h>
 #include <linux/rtnetlink.h>
 #include <net/if.h>
+#include <netlink/attr.h>
+#include <netlink/cache.h>
+#include <netlink/errno.h>
 #include <sched.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 
 #include <cerrno>
+#include <utility>
 
 #include "base/files.h"
 
@@ -20,6 +23,10 @@ using base::fail;
 using base::failErrno;
 using base::Result;
 using base::UniqueFd;
+using network::failNetlink;
+using network::InterfaceAddress;
+using network::Link;
+using network::Message;
 
 namespace {
 
@@ -30,31 +37,38 @@ std::string named(const std::string& name) {
 }
 
 // The index of the interface `name`; 0 when there is none.
-Result<int> indexOf(Netlink& socket, const std::string& name) {
-    ifinfomsg info{};
-    info.ifi_family = AF_UNSPEC;
-    NetlinkRequest request(RTM_GETLINK, NLM_F_ACK, info);
-    request.attribute(IFLA_IFNAME, std::string_view(name));
-    int index = 0;
-    auto found = socket.call(std::move(request), named(name), [&](const NetlinkMessage& message) {
-        const auto* link = fixedPart<ifinfomsg>(message);
-        if (message.type == RTM_NEWLINK && link != nullptr) index = link->ifi_index;
-    });
-    if (!found && found.error().sysErrno() != ENODEV) return fail(std::move(found).error());
-    return index;
-}
-
-Result<bool> isSameFile(int a, int b) {
-    struct stat first {};
-    struct stat second {};
-    if (::fstat(a, &first) != 0 || ::fstat(b, &second) != 0)
-        return failErrno("stat a network namespace");
-    return first.st_dev == second.st_dev && first.st_ino == second.st_ino;
+Result<int> indexOf(nl_sock* socket, const std::string& name) {
+    rtnl_link* raw = nullptr;
+    const int error = rtnl_link_get_kernel(socket, 0, name.c_str(), &raw);
+    const Link link(raw);
+    if (error == -NLE_NODEV || error == -NLE_OBJ_NOTFOUND) return 0;
+    if (error < 0) return failNetlink(named(name), error);
+    return rtnl_link_get_ifindex(link.get());
 }
 
 // The kernel finds a free number for such a name.
 bool isTemplate(const std::string& name) {
     return name.find("%d") != std::string::npos;
+}
+
+// An address as it is to be set in the container: without what belongs to the old name and number.
+Result<InterfaceAddress> sameAddress(rtnl_addr* old) {
+    constexpr unsigned kKeptFlags =
+        IFA_F_PERMANENT | IFA_F_NODAD | IFA_F_HOMEADDRESS | IFA_F_NOPREFIXROUTE | IFA_F_MCAUTOJOIN;
+    InterfaceAddress same(rtnl_addr_alloc());
+    if (!same) return failErrno("copy an address", ENOMEM);
+    int error = rtnl_addr_set_local(same.get(), rtnl_addr_get_local(old));
+    if (nl_addr* peer = rtnl_addr_get_peer(old); peer != nullptr && error >= 0) {
+        error = rtnl_addr_set_peer(same.get(), peer);
+    }
+    if (nl_addr* broadcast = rtnl_addr_get_broadcast(old); broadcast != nullptr && error >= 0) {
+        error = rtnl_addr_set_broadcast(same.get(), broadcast);
+    }
+    if (error < 0) return failNetlink("copy an address", error);
+    rtnl_addr_set_prefixlen(same.get(), rtnl_addr_get_prefixlen(old));
+    rtnl_addr_set_scope(same.get(), RT_SCOPE_UNIVERSE);
+    rtnl_addr_set_flags(same.get(), rtnl_addr_get_flags(old) & kKeptFlags);
+    return same;
 }
 
 }  // namespace
@@ -63,7 +77,7 @@ Result<NetDevices> NetDevices::open(const std::map<std::string, spec::NetDevice>
     NetDevices all;
     if (devices.empty()) return all;
     ARCA_TRY(all.host_ns_, base::openAt(AT_FDCWD, kOwnNamespace, O_RDONLY));
-    ARCA_TRY(all.host_, Netlink::open());
+    ARCA_TRY(all.host_, network::openNetlink());
     for (const auto& [name, config] : devices) {
         Device device;
         device.name = name;
@@ -75,7 +89,7 @@ Result<NetDevices> NetDevices::open(const std::map<std::string, spec::NetDevice>
 }
 
 Result<> NetDevices::findDevice(Device& device) {
-    ARCA_TRY(device.index, indexOf(*host_, device.name));
+    ARCA_TRY(device.index, indexOf(host_.get(), device.name));
     if (device.index == 0) {
         return fail(Code::kNotFound, named(device.name) + ": there is no such interface", ENODEV);
     }
@@ -84,34 +98,21 @@ Result<> NetDevices::findDevice(Device& device) {
 
 // The move takes every address away. Those that the specification wants back: permanent, global.
 Result<> NetDevices::readAddresses(Device& device) {
-    constexpr uint32_t kKeptFlags =
-        IFA_F_PERMANENT | IFA_F_NODAD | IFA_F_HOMEADDRESS | IFA_F_NOPREFIXROUTE | IFA_F_MCAUTOJOIN;
-    ifaddrmsg all{};
-    all.ifa_family = AF_UNSPEC;
-    NetlinkRequest request(RTM_GETADDR, NLM_F_DUMP, all);
-    const auto take = [&](const NetlinkMessage& message) {
-        const auto* info = fixedPart<ifaddrmsg>(message);
-        if (message.type != RTM_NEWADDR || info == nullptr) return;
-        if (info->ifa_index != static_cast<uint32_t>(device.index)) return;
-        if (info->ifa_scope != RT_SCOPE_UNIVERSE) return;
-        Address address;
-        address.family = info->ifa_family;
-        address.prefix_length = info->ifa_prefixlen;
-        address.flags = info->ifa_flags;
-        forEachAttribute(message, sizeof *info, [&](uint16_t type, Bytes value) {
-            if (type == IFA_FLAGS && value.size() == sizeof address.flags) {
-                std::copy(value.begin(), value.end(), reinterpret_cast<char*>(&address.flags));
-            }
-            if (type == IFA_ADDRESS || type == IFA_LOCAL || type == IFA_BROADCAST) {
-                address.attributes.emplace_back(type,
-                                                std::vector<char>(value.begin(), value.end()));
-            }
-        });
-        if ((address.flags & IFA_F_PERMANENT) == 0) return;
-        address.flags &= kKeptFlags;
-        device.addresses.push_back(std::move(address));
-    };
-    return host_->call(std::move(request), "read the addresses of " + named(device.name), take);
+    nl_cache* raw = nullptr;
+    const int error = rtnl_addr_alloc_cache(host_.get(), &raw);
+    if (error < 0) return failNetlink("read the addresses of " + named(device.name), error);
+    const network::Cache cache(raw);
+    for (nl_object* object = nl_cache_get_first(raw); object != nullptr;
+         object = nl_cache_get_next(object)) {
+        auto* address = reinterpret_cast<rtnl_addr*>(object);
+        if (rtnl_addr_get_ifindex(address) != device.index ||
+            rtnl_addr_get_scope(address) != RT_SCOPE_UNIVERSE ||
+            (rtnl_addr_get_flags(address) & IFA_F_PERMANENT) == 0) {
+            continue;
+        }
+        ARCA_TRY(device.addresses.emplace_back(), sameAddress(address));
+    }
+    return {};
 }
 
 Result<> NetDevices::moveTo(int init_pidfd) {
@@ -119,15 +120,15 @@ Result<> NetDevices::moveTo(int init_pidfd) {
     if (::setns(init_pidfd, CLONE_NEWNET) != 0)
         return failErrno("enter the container's network namespace");
     ARCA_TRY(const UniqueFd container_ns, base::openAt(AT_FDCWD, kOwnNamespace, O_RDONLY));
-    ARCA_TRY(const bool same, isSameFile(container_ns.get(), host_ns_.get()));
+    ARCA_TRY(const bool same, base::isSameFile(container_ns.get(), host_ns_.get()));
     if (same) {
         return fail(Code::kInvalidArgument,
                     "netDevices: the container's network namespace is the runtime's own");
     }
-    ARCA_TRY(Netlink container, Netlink::open());
+    ARCA_TRY(const network::Socket container, network::openNetlink());
     for (const Device& device : devices_) {
         if (isTemplate(device.new_name)) continue;
-        ARCA_TRY(const int taken, indexOf(container, device.new_name));
+        ARCA_TRY(const int taken, indexOf(container.get(), device.new_name));
         if (taken == 0) continue;
         return fail(Code::kAlreadyExists,
                     named(device.name) + ": the container's network namespace has an interface " +
@@ -135,47 +136,62 @@ Result<> NetDevices::moveTo(int init_pidfd) {
                     EEXIST);
     }
     for (const Device& device : devices_) {
-        ARCA_CHECK(move(*host_, container, container_ns.get(), device));
+        ARCA_CHECK(move(container.get(), container_ns.get(), device));
     }
     return {};
 }
 
-Result<> NetDevices::move(Netlink& host, Netlink& container, int container_ns,
-                          const Device& device) {
-    ifinfomsg link{};
-    link.ifi_family = AF_UNSPEC;
-    link.ifi_index = device.index;
-    NetlinkRequest request(RTM_SETLINK, NLM_F_ACK, link);
-    request.attribute(IFLA_NET_NS_FD, static_cast<uint32_t>(container_ns));
-    request.attribute(IFLA_IFNAME, std::string_view(device.new_name));
-    // The number it has in the container can be another; told which, it is known afterwards even
-    // where the kernel chooses the name.
-    int index = device.index;
+// Gives the number that it has in the container. That can be another than here; told which, it is
+// known afterwards even where the kernel chooses the name.
+Result<int> NetDevices::moveLink(const Device& device, int container_ns) {
+    const std::string what = "move " + named(device.name);
     constexpr int kTries = 64;
+    int index = device.index;
     for (int i = 0;; ++i) {
-        NetlinkRequest with_index = request;
-        with_index.attribute(IFLA_NEW_IFINDEX, static_cast<uint32_t>(index));
-        auto moved = host.call(std::move(with_index), "move " + named(device.name));
-        if (moved) break;
-        if (moved.error().sysErrno() != EBUSY || i == kTries) return moved;
+        const Link now(rtnl_link_alloc());
+        const Link wanted(rtnl_link_alloc());
+        if (!now || !wanted) return failErrno(what, ENOMEM);
+        rtnl_link_set_ifindex(now.get(), device.index);
+        rtnl_link_set_ns_fd(wanted.get(), container_ns);
+        rtnl_link_set_name(wanted.get(), device.new_name.c_str());
+        nl_msg* raw = nullptr;
+        int error = rtnl_link_build_change_request(now.get(), wanted.get(), 0, &raw);
+        const Message message(raw);
+        // libnl has no word for it.
+        if (error >= 0) {
+            error = nla_put_u32(raw, IFLA_NEW_IFINDEX, static_cast<uint32_t>(index));
+        }
+        if (error < 0) return failNetlink(what, error);
+        auto moved = network::ask(host_.get(), message.get(), what);
+        if (moved) return index;
+        if (moved.error().sysErrno() != EBUSY || i == kTries) return fail(std::move(moved).error());
         index += 1 + (i << 4U);
     }
-    for (const Address& address : device.addresses) {
-        ifaddrmsg info{};
-        info.ifa_family = address.family;
-        info.ifa_prefixlen = address.prefix_length;
-        info.ifa_scope = RT_SCOPE_UNIVERSE;
-        info.ifa_index = static_cast<uint32_t>(index);
-        NetlinkRequest add(RTM_NEWADDR, NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL, info);
-        add.attribute(IFA_FLAGS, address.flags);
-        for (const auto& [type, value] : address.attributes) add.attribute(type, Bytes(value));
-        ARCA_CHECK(container.call(std::move(add), "give its address to " + named(device.name)));
+}
+
+Result<> NetDevices::move(nl_sock* container, int container_ns, const Device& device) {
+    ARCA_TRY(const int index, moveLink(device, container_ns));
+    for (const InterfaceAddress& address : device.addresses) {
+        const std::string what = "give its address to " + named(device.name);
+        rtnl_addr_set_ifindex(address.get(), index);
+        nl_msg* raw = nullptr;
+        const int error =
+            rtnl_addr_build_add_request(address.get(), NLM_F_CREATE | NLM_F_EXCL, &raw);
+        if (error < 0) return failNetlink(what, error);
+        const Message message(raw);
+        ARCA_CHECK(network::ask(container, message.get(), what));
     }
-    link.ifi_index = index;
-    link.ifi_flags = IFF_UP;
-    link.ifi_change = IFF_UP;
-    return container.call(NetlinkRequest(RTM_SETLINK, NLM_F_ACK, link),
-                          "set up " + named(device.name));
+    const std::string what = "set up " + named(device.name);
+    const Link now(rtnl_link_alloc());
+    const Link wanted(rtnl_link_alloc());
+    if (!now || !wanted) return failErrno(what, ENOMEM);
+    rtnl_link_set_ifindex(now.get(), index);
+    rtnl_link_set_flags(wanted.get(), IFF_UP);
+    nl_msg* raw = nullptr;
+    const int error = rtnl_link_build_change_request(now.get(), wanted.get(), 0, &raw);
+    if (error < 0) return failNetlink(what, error);
+    const Message message(raw);
+    return network::ask(container, message.get(), what);
 }
 
 }  // namespace arca::vmexec

@@ -5,14 +5,13 @@
 #pragma once
 
 #include <map>
-#include <optional>
 #include <string>
 #include <vector>
 
 #include "base/result.h"
 #include "base/unique_fd.h"
+#include "network/rtnl.h"
 #include "spec/spec.h"
-#include "vmexec/netlink.h"
 
 namespace arca::vmexec {
 
@@ -29,26 +28,20 @@ class NetDevices {
     base::Result<> moveTo(int init_pidfd);
 
  private:
-    struct Address {
-        unsigned char family = 0;
-        unsigned char prefix_length = 0;
-        uint32_t flags = 0;
-        std::vector<std::pair<uint16_t, std::vector<char>>> attributes;
-    };
     struct Device {
         std::string name;
         std::string new_name;
         int index = 0;
-        std::vector<Address> addresses;
+        std::vector<network::InterfaceAddress> addresses;  // as they are to be set again
     };
 
     base::Result<> findDevice(Device& device);
     base::Result<> readAddresses(Device& device);
-    static base::Result<> move(Netlink& host, Netlink& container, int container_ns,
-                               const Device& device);
+    base::Result<int> moveLink(const Device& device, int container_ns);
+    base::Result<> move(nl_sock* container, int container_ns, const Device& device);
 
     std::vector<Device> devices_;
-    std::optional<Netlink> host_;
+    network::Socket host_;
     base::UniqueFd host_ns_;
 };
 

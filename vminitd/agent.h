@@ -28,7 +28,9 @@
 namespace arca::vminitd {
 
 class GuestHooks;
+class ServiceGroup;
 class Supervisor;
+struct ServiceEnd;
 
 template <typename T = void>
 using Reply = std::function<void(base::Result<T>)>;
@@ -49,9 +51,10 @@ struct Container {
     std::map<std::string, std::shared_ptr<Process>> execs;  // those looked at so far
     unsigned execs_made = 0;                                // by this agent
     std::unique_ptr<ExecBase> exec_base;                    // read when first needed
-    // Of one that no command made: hooks that are still to be run, by this agent, and their state.
+    // Hooks that are still to be run by this agent, and their state.
     std::vector<spec::Hook> poststart, poststop;
     spec::State hook_state;
+    std::shared_ptr<ServiceGroup> services;  // of its hooks, or null
     bool being_made = false;
     bool being_deleted = false;
 };
@@ -82,8 +85,9 @@ class Agent {
         bool rootless = false;
         // Tells the ends of processes; null: they are somebody else's children.
         Supervisor* supervisor = nullptr;
-        // Runs poststart and poststop hooks of what was not made by a command; null: not here.
-        GuestHooks* hooks = nullptr;
+        // Runs the hooks that configurations come with, and those of hooks.d; null: they are run by
+        // whoever brings the bodies.
+        const GuestHooks* hooks = nullptr;
     };
 
     // `state_root`: Config::state_root, opened. Everything else must outlive the agent.
@@ -153,6 +157,7 @@ class Agent {
     void createInit(CreateRequest request, Reply<> reply);
     void createExec(const ContainerPtr& container, CreateRequest request, Reply<> reply);
     base::Result<> prepareInit(Creation& creation);
+    void prepareHooks(const Creation& creation, BodyRequest& body);
     base::Result<> prepareExec(Creation& creation);
     base::Result<> makeInit(Creation& creation);
     base::Result<> makeExec(Creation& creation);
@@ -174,9 +179,12 @@ class Agent {
     enum class Removal { kMade, kAll };
     // Empties and removes the cgroups, then the record; `reply` gets what could not be done.
     void removeContainer(const ContainerPtr& container, Removal removal, Reply<> reply);
+    void stopServices(const ContainerPtr& container, Reply<> reply);
+    void forgetServices();
     void unmountAndForget(const ContainerPtr& container, Removal removal, Reply<> reply);
     base::Result<> removeRecord(const Container& container, Removal removal);
     ContainerPtr salvage(const std::string& id);
+    void serviceEnded(Container& container, const ServiceEnd& end);
 
     EventLoop& loop_;
     CgroupManager& cgroups_;

@@ -17,6 +17,7 @@
 #include "spec/plan.h"
 #include "spec/write.h"
 #include "vminitd/agent.h"
+#include "vminitd/guest_hooks.h"
 #include "vminitd/oci_alterations.h"
 #include "vminitd/process_setup.h"
 #include "vminitd/rootless_cgroups.h"
@@ -182,16 +183,29 @@ void Agent::createInit(CreateRequest request, Reply<> reply) {
     BodyRequest body = bodyRequest(creation->request, config, creation->process->terminal());
     // What hooks are told after the environment was made: runtime.md, "Lifecycle", steps 2 to 5.
     body.state = {config.ociVersion, id, "created", 0, creation->plan.bundle, config.annotations};
-    // The hooks of a bundle are run by the command that it belongs to.
-    if (!creation->request.options.from_command) {
-        body.hooks.prestart = config.hooks.prestart;
-        body.hooks.createRuntime = config.hooks.createRuntime;
-        creation->container->poststart = config.hooks.poststart;
-        creation->container->poststop = config.hooks.poststop;
-        creation->container->hook_state = body.state;
-    }
+    if (config_.hooks != nullptr) prepareHooks(*creation, body);
     bodies_.acquire(body,
                     [this, creation](Result<Body> got) { gotBody(creation, std::move(got)); });
+}
+
+// Where the agent runs hooks, a command has left out those that are its own to run.
+void Agent::prepareHooks(const Creation& creation, BodyRequest& body) {
+    Container& container = *creation.container;
+    const spec::Hooks& hooks = creation.plan.spec.hooks;
+    if (body.state.bundle.empty()) body.state.bundle = config_.state_root + "/" + container.id;
+    body.hooks.prestart = hooks.prestart;
+    body.hooks.createRuntime = hooks.createRuntime;
+    container.poststart = hooks.poststart;
+    container.poststop = hooks.poststop;
+    container.hook_state = body.state;
+    // They may use any driver.
+    if (creation.plan.wait_for_hooks) body.drivers = DriverNeed{};
+    container.services =
+        config_.hooks->makeGroup(container.id, hooks, container.record.service_cgroups);
+    if (!container.services) return;
+    container.services->onEnd(
+        [this, raw = &container](const ServiceEnd& end) { serviceEnded(*raw, end); });
+    body.services = container.services;
 }
 
 // All that can be found wrong without touching anything.
@@ -222,6 +236,7 @@ Result<> Agent::prepareInit(Creation& creation) {
     if (plan.spec.linux.intelRdt) {
         return base::fail(Code::kUnsupported, "linux.intelRdt: not supported");
     }
+    if (config_.hooks != nullptr) ARCA_CHECK(config_.hooks->addFromFolder(plan.spec));
     plan.kind = spec::PlanKind::kInit;
     plan.container_id = request.key.id;
     plan.bundle = options.bundle;
@@ -246,6 +261,11 @@ Result<> Agent::prepareInit(Creation& creation) {
         // The body is in it already; what is missing of it in other hierarchies is made.
         container.record.cgroups = cgroups_.directories(plan.spec.linux.cgroupsPath);
         for (CgroupDir& dir : container.record.cgroups) dir.made = true;
+    }
+    if (config_.hooks != nullptr && hasService(plan.spec.hooks)) {
+        ARCA_TRY(container.record.service_cgroups,
+                 cgroups_.locate(config_.hooks->serviceCgroup(container.id)));
+        for (CgroupDir& dir : container.record.service_cgroups) dir.made = true;
     }
     const bool terminal = plan.spec.process && plan.spec.process->terminal;
     container.init = std::make_shared<Process>(loop_, container.id, terminal);
@@ -277,6 +297,7 @@ Result<> Agent::makeInit(Creation& creation) {
                                " reason=" + written.error().message());
         }
     }
+    ARCA_CHECK(cgroups_.create(container.record.service_cgroups));
     CgroupDirs& dirs = container.record.cgroups;
     const size_t located = dirs.size();
     if (creation.rootless && !dirs.empty()) {

@@ -304,8 +304,42 @@ void Agent::removeContainer(const ContainerPtr& container, Removal removal, Repl
                 return reply(base::fail(Code::kInternal, "container " + container->id +
                                                              ": its cgroup is still in use"));
             }
-            unmountAndForget(container, removal, reply);
+            stopServices(container, [this, container, removal, reply](Result<> stopped) {
+                if (!stopped) {
+                    container->being_made = false;
+                    container->being_deleted = false;
+                    return reply(std::move(stopped));
+                }
+                unmountAndForget(container, removal, reply);
+            });
         });
+}
+
+void Agent::stopServices(const ContainerPtr& container, Reply<> reply) {
+    const auto remove = [this, container, reply = std::move(reply)] {
+        const CgroupDirs& dirs = container->record.service_cgroups;
+        removeServiceCgroup(loop_, cgroups_, dirs, [this, container, reply](Result<> removed) {
+            // The last container takes what they have in common along.
+            if (removed && !container->record.service_cgroups.empty()) forgetServices();
+            reply(std::move(removed));
+        });
+    };
+    container->being_deleted = true;
+    if (container->services) return container->services->stop(remove);
+    remove();
+}
+
+void Agent::forgetServices() {
+    if (config_.hooks == nullptr) return;
+    for (const CgroupDir& dir : cgroups_.directories(config_.hooks->serviceCgroup(""))) {
+        (void)cgroup_fs_.removeDir(dir.path);
+    }
+}
+
+void Agent::serviceEnded(Container& container, const ServiceEnd& end) {
+    base::log::warning("service " + end.name + " of " + container.id + " has ended: " + end.reason);
+    if (!end.kills) return;
+    if (container.init->pidfd() >= 0) (void)base::sendSignal(container.init->pidfd(), SIGKILL);
 }
 
 void Agent::unmountAndForget(const ContainerPtr& container, Removal removal, Reply<> reply) {

@@ -23,6 +23,8 @@
 
 namespace arca::vminitd {
 
+class ServiceGroup;
+
 // The side that brought a body. Loop thread only.
 class BodyOwner {
  public:
@@ -78,7 +80,8 @@ struct BodyRequest {
     DriverNeed drivers;
     // Of an init whose hooks are the agent's to run: prestart and createRuntime.
     spec::Hooks hooks;
-    spec::State state;  // for them; without the pid
+    spec::State state;                       // for them; without the pid
+    std::shared_ptr<ServiceGroup> services;  // where those of them that are services go, or null
 };
 
 class BodySource {

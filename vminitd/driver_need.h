@@ -17,7 +17,7 @@ struct DriverNeed {
 };
 
 // Annotation of a container whose network comes through arca-tap-forwarder, and its value.
-inline constexpr char kNetworkAnnotation[] = "org.arca.network";
+inline constexpr char kNetworkAnnotation[] = "io.arca.network";
 inline constexpr char kForwardedNetwork[] = "forwarded";
 
 // To make that mount. All where a disk may be behind it.

@@ -1,7 +1,8 @@
 // vminitd: the agent of a sandbox.
 //
 //   vminitd [agent] [--log-level L] [--transport ADDRESS] [--state-root DIR] [--cgroup-prefix P]
-//           [--vmexec FILE]      first process of a VM, or a plain process that serves the same
+//           [--vmexec FILE] [--hooks-dir DIR]
+//                                first process of a VM, or a plain process that serves the same
 //   vminitd init [-p] [--] COMMAND [ARGUMENTS]   init of a container; also as `.cz-init`
 //   vminitd pause                holds a pod's namespaces
 //   arca-tap-forwarder ...       another name of this file: see hooks/tap_forwarder
@@ -55,7 +56,7 @@ constexpr int kUsageStatus = 2;
 constexpr char kUsage[] =
     "usage: vminitd [agent] [--log-level trace|debug|info|notice|warning|error|critical]\n"
     "               [--transport ADDRESS] [--state-root DIR] [--cgroup-prefix PATH]\n"
-    "               [--vmexec FILE]\n"
+    "               [--vmexec FILE] [--hooks-dir DIR]\n"
     "       vminitd init [-p | --process-group] [--] COMMAND [ARGUMENTS]\n"
     "       vminitd pause [--log-level LEVEL]\n"
     "       vminitd --local --root DIR --key KEY --idle-seconds N\n"
@@ -167,10 +168,11 @@ Result<> runLocal(const Arguments& args) {
 Result<VmOptions> vmOptions(Arguments args, bool tolerant) {
     VmOptions out;
     std::string level;
+    std::string hooks_dir;
     const std::map<std::string_view, std::string*> known = {
         {"--log-level", &level},           {"--transport", &out.transport},
         {"--state-root", &out.state_root}, {"--cgroup-prefix", &out.cgroup_prefix},
-        {"--vmexec", &out.vmexec},
+        {"--vmexec", &out.vmexec},         {"--hooks-dir", &hooks_dir},
     };
     for (size_t i = 0; i < args.size(); ++i) {
         const size_t equals = args[i].find('=');
@@ -185,6 +187,7 @@ Result<VmOptions> vmOptions(Arguments args, bool tolerant) {
         *option->second = equals == std::string_view::npos ? args[++i] : args[i].substr(equals + 1);
     }
     out.log_level = logLevel(level);
+    if (!hooks_dir.empty()) out.hooks_dir = hooks_dir;
     if (out.state_root.substr(0, 1) != "/") {
         return fail(Code::kInvalidArgument, "--state-root: an absolute path is needed");
     }

@@ -68,6 +68,9 @@ std::string writeProcessRecord(const ProcessRecord& record) {
 std::string writeContainerRecord(const ContainerRecord& record) {
     Json json = toJson(record.init);
     json["cgroups"] = cgroupsToJson(record.cgroups);
+    if (!record.service_cgroups.empty()) {
+        json["service_cgroups"] = cgroupsToJson(record.service_cgroups);
+    }
     json["bundle"] = record.bundle;
     json["own_pid_namespace"] = record.own_pid_namespace;
     return json.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n";
@@ -83,6 +86,9 @@ Result<ContainerRecord> parseContainerRecord(const std::string& text) {
         ContainerRecord record;
         record.init = fromJson(json);
         record.cgroups = cgroupsFromJson(json.at("cgroups"));
+        if (json.contains("service_cgroups")) {
+            record.service_cgroups = cgroupsFromJson(json.at("service_cgroups"));
+        }
         record.bundle = json.at("bundle").get<std::string>();
         record.own_pid_namespace = json.at("own_pid_namespace").get<bool>();
         return record;

@@ -37,6 +37,7 @@ struct ProcessRecord {
 struct ContainerRecord {
     ProcessRecord init;
     CgroupDirs cgroups;
+    CgroupDirs service_cgroups;  // of its hook services; empty: it has none
     std::string bundle;
     // Its init is pid 1 of a namespace of its own: the kernel ends everything with it.
     bool own_pid_namespace = false;

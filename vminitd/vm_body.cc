@@ -24,18 +24,19 @@ namespace {
 // The agent itself, in the place of the command that would have brought the body.
 class VmBodyOwner : public BodyOwner {
  public:
-    VmBodyOwner(GuestHooks& hooks, std::shared_ptr<VmStdio> stdio, spec::Hooks lists,
-                spec::State state)
+    VmBodyOwner(const GuestHooks& hooks, std::shared_ptr<VmStdio> stdio, spec::Hooks lists,
+                spec::State state, std::shared_ptr<ServiceGroup> services)
         : hooks_(hooks),
           stdio_(std::move(stdio)),
           lists_(std::move(lists)),
-          state_(std::move(state)) {}
+          state_(std::move(state)),
+          services_(std::move(services)) {}
 
     void runHooks(pid_t pid, std::function<void(Result<>)> done) override {
         state_.pid = pid;
         hooks_.run({{"prestart", std::move(lists_.prestart)},
                     {"createRuntime", std::move(lists_.createRuntime)}},
-                   state_, std::move(done));
+                   state_, services_, std::move(done));
     }
 
     Result<> created(pid_t /*pid*/, int master_fd) override {
@@ -47,19 +48,18 @@ class VmBodyOwner : public BodyOwner {
     void onGone(std::function<void()> /*gone: the agent stays*/) override {}
 
  private:
-    GuestHooks& hooks_;
+    const GuestHooks& hooks_;
     std::shared_ptr<VmStdio> stdio_;
     spec::Hooks lists_;
     spec::State state_;
+    std::shared_ptr<ServiceGroup> services_;
 };
 
 }  // namespace
 
-Result<std::unique_ptr<VmBodySource>> VmBodySource::make(EventLoop& loop,
-                                                         base::Transport& transport,
-                                                         const Environment& environment,
-                                                         GuestHooks& hooks, VmModules& modules,
-                                                         const std::string& vmexec) {
+Result<std::unique_ptr<VmBodySource>> VmBodySource::make(
+    EventLoop& loop, base::Transport& transport, const Environment& environment,
+    const GuestHooks& hooks, VmModules& modules, const std::string& vmexec) {
     std::unique_ptr<VmBodySource> source(
         new VmBodySource(loop, transport, environment, hooks, modules));
     ARCA_TRY(const UniqueFd file, base::openAt(AT_FDCWD, vmexec, O_PATH));
@@ -105,7 +105,8 @@ Result<Body> VmBodySource::fork(const BodyRequest& request, const std::shared_pt
     Body body;
     body.sync = std::move(sync.first);
     ARCA_TRY(body.pidfd, base::openPidfd(started.pid));
-    body.owner = std::make_shared<VmBodyOwner>(hooks_, stdio, request.hooks, request.state);
+    body.owner = std::make_shared<VmBodyOwner>(hooks_, stdio, request.hooks, request.state,
+                                               request.services);
     body.io = stdio;
     return body;
 }

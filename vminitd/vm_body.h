@@ -24,11 +24,9 @@ namespace arca::vminitd {
 class VmBodySource : public BodySource {
  public:
     // `vmexec`: path of the program; found and guarded once. Everything must outlive the source.
-    static base::Result<std::unique_ptr<VmBodySource>> make(EventLoop& loop,
-                                                            base::Transport& transport,
-                                                            const Environment& environment,
-                                                            GuestHooks& hooks, VmModules& modules,
-                                                            const std::string& vmexec);
+    static base::Result<std::unique_ptr<VmBodySource>> make(
+        EventLoop& loop, base::Transport& transport, const Environment& environment,
+        const GuestHooks& hooks, VmModules& modules, const std::string& vmexec);
 
     // Dials the streams, then, once all drivers are there, forks.
     void acquire(const BodyRequest& request,
@@ -36,7 +34,7 @@ class VmBodySource : public BodySource {
 
  private:
     VmBodySource(EventLoop& loop, base::Transport& transport, const Environment& environment,
-                 GuestHooks& hooks, VmModules& modules)
+                 const GuestHooks& hooks, VmModules& modules)
         : loop_(loop),
           transport_(transport),
           environment_(environment),
@@ -47,7 +45,7 @@ class VmBodySource : public BodySource {
     EventLoop& loop_;
     base::Transport& transport_;
     const Environment& environment_;
-    GuestHooks& hooks_;
+    const GuestHooks& hooks_;
     VmModules& modules_;
     base::UniqueFd program_;
 };

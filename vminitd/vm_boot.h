@@ -14,6 +14,9 @@ inline constexpr char kVmStateRoot[] = "/run/container";
 inline constexpr char kVmModules[] = "/lib/modules/arca";
 // Of the cgroup for what the agent starts beside containers.
 inline constexpr char kVmHookProcs[] = "/sys/fs/cgroup/hooks/cgroup.procs";
+// Of hook services, one folder a container; from the cgroups' root.
+inline constexpr char kVmServiceCgroups[] = "/service";
+inline constexpr char kVmHooksDir[] = "/etc/arca/hooks.d";
 
 // First of all, before anything is mounted or opened: makes the root one that can be left by
 // pivot_root(2), which an initramfs is not, and mounts /proc, /dev, /sys, /run and cgroup2.

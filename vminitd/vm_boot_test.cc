@@ -108,9 +108,9 @@ BOOST_AUTO_TEST_CASE(a_process_waits_for_drivers_that_it_may_use) {
     config.mounts = {{"/proc", "proc", "proc", {}, {}, {}},
                      {"/d", "ext4", "/d", {"rbind"}, {}, {}}};
     BOOST_TEST((driversForProcess(config).kind == Kind::kNone));
-    config.annotations["org.arca.network"] = "none";
+    config.annotations["io.arca.network"] = "none";
     BOOST_TEST((driversForProcess(config).kind == Kind::kNone));
-    config.annotations["org.arca.network"] = "forwarded";
+    config.annotations["io.arca.network"] = "forwarded";
     BOOST_TEST((driversForProcess(config).kind == Kind::kOne));
     BOOST_TEST(driversForProcess(config).module == "tun");
     config.mounts.push_back({"/o", "overlay", "o", {}, {}, {}});

@@ -43,6 +43,8 @@ namespace {
 
 constexpr std::chrono::milliseconds kAcceptPause{100};
 constexpr std::chrono::milliseconds kDriverPause{2'000};
+// Beside the cgroups of containers, whose ids have no such character.
+constexpr char kServiceFolder[] = "/@service";
 // More would save nothing here and cost memory: each has its own heap.
 constexpr int kMostHeaps = 2;
 
@@ -202,7 +204,16 @@ Result<> runVmAgent(const VmOptions& options) {
     ARCA_CHECK(base::makeDirs(options.state_root, 0700));
     ARCA_TRY(UniqueFd state_root, base::openAt(AT_FDCWD, options.state_root, O_PATH | O_DIRECTORY));
     Environment environment(inheritedEnvironment());
-    GuestHooks hooks(*loop, environment, first ? kVmHookProcs : "");
+    const ServiceHost services{
+        .loop = *loop,
+        .supervisor = *supervisor,
+        .cgroups = *cgroups,
+        .transport = *transport,
+        .environment = environment,
+        .cgroup_prefix = first ? kVmServiceCgroups : options.cgroup_prefix + kServiceFolder};
+    const GuestHooks hooks(services,
+                           {.cgroup_procs = first ? kVmHookProcs : "",
+                            .folder = options.hooks_dir.value_or(first ? kVmHooksDir : "")});
     ARCA_TRY(const auto bodies,
              VmBodySource::make(*loop, *transport, environment, hooks, modules, options.vmexec));
     Agent agent(*loop, *cgroups, cgroup_fs, *bodies,

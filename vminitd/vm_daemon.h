@@ -2,6 +2,7 @@
 // plain process of a host.
 #pragma once
 
+#include <optional>
 #include <string>
 
 #include "base/log.h"
@@ -15,6 +16,8 @@ struct VmOptions {
     std::string state_root = kVmStateRoot;
     std::string cgroup_prefix = "/container";
     std::string vmexec = "/sbin/vmexec";
+    // Of hook files; absent: kVmHooksDir for the first process of a VM, none otherwise.
+    std::optional<std::string> hooks_dir;
     base::log::Level log_level = base::log::Level::kInfo;
 };
 

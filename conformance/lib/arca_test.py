@@ -28,8 +28,8 @@ RUNTIME = shutil.which(os.environ.get("RUNTIME") or os.path.normpath(BUILT)) or 
 KIND = {"runc": "runc", "crun": "crun"}.get(os.path.basename(RUNTIME), "arca")
 # Not all that busybox has: a copy of the root file system is made for every bundle.
 APPLETS = """[ awk basename cat chmod chown cp cut dd dirname echo env expr false find grep head hostname id ifconfig ip
-    kill link ln ls mkdir mkfifo mknod mktemp mount mv nc nproc od printenv printf ps pwd readlink rm rmdir sed seq setsid
-    sh sha256sum sleep sort stat stty sync tail tee test timeout touch tr true tty umount uname usleep wc which xxd yes"""
+    httpd kill link ln ls mkdir mkfifo mknod mktemp mount mv nc nproc nslookup od ping printenv printf ps pwd readlink rm rmdir sed seq setsid
+    sh sha256sum sleep sort stat stty sync tail tee test timeout touch tr true tty umount uname usleep wc wget which xxd yes"""
 # With ARCA_SANDBOX=vm the same tests run their containers in virtual machines.
 SANDBOX = (os.environ.get("ARCA_SANDBOX") or "local").partition("=")[0]
 SECONDS = 15 if SANDBOX == "local" else 60  # no call of a runtime that works comes near it

@@ -17,7 +17,7 @@ from machine import AGENT_PORT, BIN, DIES_WITH_PARENT, FIRST_STDIO_PORT, SECONDS
 
 
 class HostAgent:
-    def __init__(self, cgroup_prefix):
+    def __init__(self, cgroup_prefix, *arguments):
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="arca-agent-"))
         self.sockets = self.folder / "s"
         self.sockets.mkdir(mode=0o700)
@@ -27,7 +27,8 @@ class HostAgent:
         with open(self.log, "wb") as log:
             self.process = subprocess.Popen(
                 [*DIES_WITH_PARENT, str(BIN / "vminitd"), "agent", "--transport", f"unix://{self.sockets}", "--state-root", str(self.state),
-                 "--cgroup-prefix", cgroup_prefix, "--vmexec", str(BIN / "vmexec"), "--log-level", "debug"],
+                 "--cgroup-prefix", cgroup_prefix, "--vmexec", str(BIN / "vmexec"), "--log-level", "debug",
+                 *arguments],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 
     def __enter__(self):

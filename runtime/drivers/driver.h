@@ -49,6 +49,8 @@ struct ProcessRequest {
     // Not empty: puts the process from which the container's are cloned, or its stand-in, into its
     // cgroup, and may change `spec` to say which that is.
     std::function<base::Result<>(pid_t)> place_body;
+    // Whether somebody can plug interfaces into a new network namespace before the program runs.
+    bool may_be_plugged = false;
     // Runs the prestart and createRuntime hooks, given the init's pid. May be empty for an exec.
     std::function<base::Result<>(pid_t)> run_hooks;
 };

@@ -27,6 +27,7 @@
 #include "base/transport.h"
 #include "proto/monitor_protocol.h"
 #include "runtime/drivers/host_cgroup.h"
+#include "runtime/drivers/network_plan.h"
 #include "runtime/drivers/strict_spec.h"
 #include "runtime/drivers/vm_config.h"
 #include "runtime/rpc_names.h"
@@ -223,30 +224,58 @@ Result<MonitorConfig> SandboxDriver::monitorConfig(const spec::Spec& spec) const
     return config;
 }
 
-// Another container of this sandbox has that stand-in: what is meant is its init in the guest.
-Result<std::string> SandboxDriver::guestNamespace(const std::string& path) {
-    const auto foreign = [&] {
-        return fail(Code::kUnsupported, "namespace " + base::printable(path) +
-                                            ": of this host, which the guest cannot join");
-    };
-    long pid = 0;
-    std::string kind;
-    if (!parseNamespacePath(path, pid, kind)) return foreign();
+Result<std::vector<SandboxMember>> SandboxDriver::members() const {
+    std::vector<SandboxMember> found;
     ARCA_TRY(const UniqueFd root, base::openAt(root_fd_, ".", O_RDONLY | O_DIRECTORY));
     ARCA_TRY(const std::vector<std::string> names, base::listDir(root.get()));
     for (const std::string& name : names) {
         if (name.front() == '@') continue;
         const auto text = base::readFile(name + "/state.json", size_t{1} << 20U, root.get());
         const auto record = parseRecord(text.value_or(""));
-        if (!record || record->init.pid != pid || record->sandbox_id != sandbox_id_) continue;
-        extension_api::ContainerStateRequest request;
-        extension_api::ContainerStateResponse response;
-        request.set_container_id(record->id);
-        ARCA_CHECK(call(ARCA_EXTENSION_RPC("ContainerState"), request, response));
-        if (response.pid() <= 0) return fail(Code::kNotFound, path + ": its process has ended");
-        return "/proc/" + std::to_string(response.pid()) + "/ns/" + kind;
+        if (!record || record->sandbox_id != sandbox_id_ || record->init.pid <= 0) continue;
+        if (record->sandbox != "local") found.push_back({record->id, record->init.pid});
     }
-    return foreign();
+    return found;
+}
+
+Result<std::string> SandboxDriver::namespaceInGuest(const SandboxMember& member,
+                                                    const std::string& kind) {
+    extension_api::ContainerStateRequest request;
+    extension_api::ContainerStateResponse response;
+    request.set_container_id(member.id);
+    ARCA_CHECK(call(ARCA_EXTENSION_RPC("ContainerState"), request, response));
+    if (response.pid() <= 0) return fail(Code::kNotFound, member.id + ": its process has ended");
+    return "/proc/" + std::to_string(response.pid()) + "/ns/" + kind;
+}
+
+// Another container of this sandbox has that stand-in: what is meant is its init in the guest.
+Result<std::string> SandboxDriver::guestNamespace(const std::string& path) {
+    long pid = 0;
+    std::string kind;
+    if (parseNamespacePath(path, pid, kind)) {
+        ARCA_TRY(const std::vector<SandboxMember> all, members());
+        for (const SandboxMember& member : all) {
+            if (member.pid == pid) return namespaceInGuest(member, kind);
+        }
+    }
+    return fail(Code::kUnsupported, "namespace " + base::printable(path) +
+                                        ": of this host, which the guest cannot join");
+}
+
+Result<> SandboxDriver::planGuestNetwork(const ProcessRequest& request, GuestSpec& guest) {
+    NetworkSituation situation;
+    const Settings none;
+    const Settings& settings = settings_ != nullptr ? *settings_ : none;
+    situation.forwards =
+        kind_ == "vm" ? settings.vm.network != "none" : settings.connect.network == "forwarder";
+    situation.may_be_plugged = request.may_be_plugged;
+    if (!guest.network_namespace.empty()) {
+        ARCA_TRY(situation.members, members());
+    }
+    situation.guest_namespace = [this](const SandboxMember& member) {
+        return namespaceInGuest(member, "net");
+    };
+    return planNetwork(guest, situation);
 }
 
 Result<GuestSpec> SandboxDriver::guestSpec(const ProcessRequest& request) {
@@ -260,9 +289,11 @@ Result<GuestSpec> SandboxDriver::guestSpec(const ProcessRequest& request) {
                                               : mappedPlacement(settings_->connect.paths);
         auto made = makeGuestSpec(*request.spec, request.container_id, place,
                                   [this](const std::string& path) { return guestNamespace(path); });
+        if (!made) return made;
         // In somebody else's guest nothing of the host is mounted below the container's own folder,
         // which its agent deletes with all that is in it.
-        if (made && kind_ != "vm") made->spec.root->path = made->shares.front().guest_path;
+        if (kind_ != "vm") made->spec.root->path = made->shares.front().guest_path;
+        ARCA_CHECK(planGuestNetwork(request, *made));
         return made;
     }
     GuestSpec guest;
@@ -432,12 +463,31 @@ Result<UniqueFd> SandboxDriver::containerDir(const std::string& container_id) co
 
 // ---- the other commands ----
 
-Result<> SandboxDriver::startProcess(const ContainerDir&, const Record& record,
+// What the engine has put into the stand-in's network namespace by now, the guest is to have before
+// the program runs.
+Result<> SandboxDriver::attachNetwork(const ContainerDir& dir, const Record& record) {
+    ARCA_TRY(const spec::Spec spec, configuration(dir));
+    const auto kind = spec.annotations.find(kNetworkAnnotation);
+    if (kind == spec.annotations.end() || kind->second != kForwarded) return {};
+    const std::string path = "/proc/" + std::to_string(record.init.pid) + "/ns/net";
+    ARCA_TRY(const UniqueFd name_space, base::openAt(AT_FDCWD, path, O_RDONLY));
+    // Not that of another process which has got the number since.
+    if (!base::isAlive(record.init)) return fail(Code::kNotFound, "the container has ended");
+    ARCA_TRY(UniqueFd socket, folder_.connect());
+    Attachment attachment(std::move(socket), signals_);
+    ARCA_CHECK(attachment.send(MonitorMessage::kNetwork, record.id, {name_space.get()}));
+    auto attached = attachment.await(MonitorMessage::kNetworkReady, callLimit() + kBootSlack);
+    if (attached) return {};
+    return fail(std::move(attached).error().withContext("attach the network"));
+}
+
+Result<> SandboxDriver::startProcess(const ContainerDir& dir, const Record& record,
                                      const std::string& process_id) {
     context_api::StartProcessRequest request;
     context_api::StartProcessResponse response;
     request.set_id(process_id);
     request.set_containerid(record.id);
+    if (process_id == record.id) ARCA_CHECK(attachNetwork(dir, record));
     ARCA_CHECK(connect());
     CallOptions options;
     options.timeout = callLimit();

@@ -12,6 +12,7 @@
 
 #include "runtime/drivers/agent_driver.h"
 #include "runtime/drivers/guest_spec.h"
+#include "runtime/drivers/network_plan.h"
 #include "runtime/drivers/sandbox_folder.h"
 #include "runtime/drivers/stand_in.h"
 
@@ -54,6 +55,13 @@ class SandboxDriver : public AgentDriver {
                         google::protobuf::MessageLite& response) override;
     base::Result<GuestSpec> guestSpec(const ProcessRequest& request);
     base::Result<std::string> guestNamespace(const std::string& path);
+    // The containers of this sandbox that have a stand-in.
+    [[nodiscard]] base::Result<std::vector<SandboxMember>> members() const;
+    // The path in the guest of that namespace of its init.
+    base::Result<std::string> namespaceInGuest(const SandboxMember& member,
+                                               const std::string& kind);
+    base::Result<> planGuestNetwork(const ProcessRequest& request, GuestSpec& guest);
+    base::Result<> attachNetwork(const ContainerDir& dir, const Record& record);
     base::Result<> mountRootfs(const std::string& container_id, const std::string& source);
     // Whether the guest's agent has our extension. One without it decodes strictly, and ignores.
     base::Result<bool> hasExtension();

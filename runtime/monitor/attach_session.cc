@@ -102,10 +102,25 @@ Result<> AttachSession::handle(const proto::MonitorPacket& packet, std::vector<U
             monitor_.release(container, shared_from_this());
             return {};
         }
+        case MonitorMessage::kNetwork:
+            return attachNetwork(std::string(packet.text), std::move(fds));
         default:
             break;
     }
     return base::fail(Code::kInternal, "unexpected message on attach.sock");
+}
+
+Result<> AttachSession::attachNetwork(const std::string& container, std::vector<UniqueFd> fds) {
+    ARCA_CHECK(base::validateId(container));
+    if (fds.size() != 1) return base::fail(Code::kInternal, "wrong descriptors");
+    return monitor_.attachNetwork(
+        container, std::move(fds.front()), [weak = weak_from_this()](Result<size_t> attached) {
+            const auto self = weak.lock();
+            if (!self || !self->socket_.valid()) return;
+            if (!attached) return self->fail(attached.error().message());
+            (void)self->send(MonitorMessage::kNetworkReady, std::to_string(*attached));
+            self->close();
+        });
 }
 
 Result<> AttachSession::attach(std::string_view text, std::vector<UniqueFd> fds) {

@@ -38,6 +38,7 @@ class AttachSession : public std::enable_shared_from_this<AttachSession> {
     base::Result<> handle(const proto::MonitorPacket& packet, std::vector<base::UniqueFd> fds);
     base::Result<> attach(std::string_view json, std::vector<base::UniqueFd> fds);
     base::Result<> prepare();
+    base::Result<> attachNetwork(const std::string& container, std::vector<base::UniqueFd> fds);
     base::Result<> send(proto::MonitorMessage type, std::string_view text = {});
 
     Monitor& monitor_;

@@ -312,6 +312,7 @@ void Monitor::takeBack(const std::shared_ptr<GuestProcess>& process) {
     const auto after = [this, container, init] {
         if (init && share_) share_->remove(container);
         if (init) containers_.erase(container);
+        if (init) networks_.erase(container);
         leaveIfUnused();
     };
     if (!channel_) return after();
@@ -333,9 +334,35 @@ void Monitor::over(GuestProcess& process) {
     });
 }
 
+Result<> Monitor::attachNetwork(const std::string& container, UniqueFd name_space,
+                                std::function<void(Result<size_t>)> then) {
+    if (state_ != State::kReady || containers_.count(container) == 0) {
+        return fail(Code::kFailedPrecondition, "no such container in the guest");
+    }
+    auto& network = networks_[container];
+    if (!network) {
+        ARCA_TRY(const UniqueFd own, base::openAt(AT_FDCWD, "/proc/self/ns/net", O_RDONLY));
+        ARCA_TRY(const bool shared, base::isSameFile(own.get(), name_space.get()));
+        if (shared) {
+            networks_.erase(container);
+            return fail(Code::kInvalidArgument, "the network namespace is this host's own");
+        }
+        auto started =
+            GuestNetwork::start({loop_, *transport_, config_.call_limit}, std::move(name_space));
+        if (!started) {
+            networks_.erase(container);
+            return fail(std::move(started).error());
+        }
+        network = std::move(*started);
+    }
+    network->attach(std::move(then));
+    return {};
+}
+
 void Monitor::release(const std::string& container, const std::shared_ptr<AttachSession>& session) {
     if (share_) share_->remove(container);
     containers_.erase(container);
+    networks_.erase(container);
     if (!containers_.empty()) return session->released();
     // The answer comes when nothing of the sandbox is left.
     releasing_.push_back(session);
@@ -353,6 +380,7 @@ void Monitor::lose(const std::string& why) {
     auto written = base::replaceFile(dir_.get(), proto::kMonitorFailureFile, why + "\n");
     if (!written) base::log::warning(written.error().message());
     time_timer_.reset();
+    networks_.clear();
     // By a task: the channel may be what tells us.
     loop_.post([channel = std::shared_ptr<GrpcChannel>(std::move(channel_))] {});
     if (machine_) machine_->stop({});
@@ -392,6 +420,7 @@ void Monitor::leave() {
     }
     if (!processes_.empty()) return;
     leave_timer_.reset();
+    networks_.clear();
     const auto stop_machine = [this] {
         channel_.reset();
         if (!machine_) return finish();

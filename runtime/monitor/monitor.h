@@ -21,6 +21,7 @@
 #include "runtime/monitor/attach_session.h"
 #include "runtime/monitor/config.h"
 #include "runtime/monitor/grpc_channel.h"
+#include "runtime/monitor/guest_network.h"
 #include "runtime/monitor/guest_process.h"
 #include "runtime/monitor/machine.h"
 #include "runtime/monitor/share.h"
@@ -46,6 +47,10 @@ class Monitor {
     base::Result<std::shared_ptr<GuestProcess>> makeProcess(GuestProcessRequest request);
     // Undoes makeProcess() of a command that gave up or died.
     void takeBack(const std::shared_ptr<GuestProcess>& process);
+    // The container's network is what is in `name_space`: see guest_network.h. Later calls for the
+    // same container look again. `then` as of GuestNetwork::attach().
+    base::Result<> attachNetwork(const std::string& container, base::UniqueFd name_space,
+                                 std::function<void(base::Result<size_t>)> then);
     void release(const std::string& container, const std::shared_ptr<AttachSession>& session);
     void drop(AttachSession& session);
 
@@ -99,6 +104,7 @@ class Monitor {
     std::set<std::shared_ptr<AttachSession>> sessions_;
     std::set<std::shared_ptr<GuestProcess>> processes_;
     std::set<std::string> containers_;  // which have something in the guest
+    std::map<std::string, std::unique_ptr<GuestNetwork>> networks_;  // by container
     std::vector<std::shared_ptr<AttachSession>> releasing_;
     uint32_t next_port_ = base::kFirstStdioPort;
     base::Timer time_timer_;

@@ -36,7 +36,7 @@ META_PACKAGE = "linux-image-cloud-amd64"
 VSOCK = ("virtio_pci", "vmw_vsock_virtio_transport")
 CONTAINER = VSOCK + (
     "virtiofs", "tun", "overlay", "virtio_blk", "ext4", "virtio_net", "virtio_console", "virtio_rng", "binfmt_misc",
-    "veth",
+    "veth", "vsock_diag",
 )
 # Of a prepared folder; another one makes those in the cache worthless.
 LAYOUT = "2"

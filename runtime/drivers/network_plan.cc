@@ -1,0 +1,73 @@
+#include "runtime/drivers/network_plan.h"
+
+#include <fcntl.h>
+#include <linux/nsfs.h>
+#include <sched.h>
+#include <sys/ioctl.h>
+
+#include "base/files.h"
+#include "base/log.h"
+#include "base/strings.h"
+
+namespace arca::runtime {
+
+using base::Code;
+using base::fail;
+using base::Result;
+using base::UniqueFd;
+
+namespace {
+
+Result<UniqueFd> openNetworkNamespace(const std::string& path) {
+    ARCA_TRY(UniqueFd fd, base::openAt(AT_FDCWD, path, O_RDONLY));
+    if (::ioctl(fd.get(), NS_GET_NSTYPE) == CLONE_NEWNET) return fd;
+    return fail(Code::kInvalidArgument, base::printable(path) + ": not a network namespace");
+}
+
+spec::Namespace* networkNamespace(spec::Spec& spec) {
+    for (spec::Namespace& ns : spec.linux.namespaces) {
+        if (ns.type == spec::NamespaceType::kNetwork) return &ns;
+    }
+    return nullptr;
+}
+
+void warnNoNetwork(const char* why) {
+    base::log::warning(std::string("the guest has no network: ") + why);
+}
+
+}  // namespace
+
+Result<> planNetwork(GuestSpec& guest, const NetworkSituation& situation) {
+    const auto forward = [&] {
+        if (situation.forwards) guest.spec.annotations[kNetworkAnnotation] = kForwarded;
+    };
+    if (guest.new_network_namespace) {
+        if (situation.may_be_plugged) forward();
+        return {};
+    }
+    if (guest.network_namespace.empty()) {
+        warnNoNetwork("the configuration gives the container this host's own");
+        return {};
+    }
+    ARCA_TRY(const UniqueFd wanted, openNetworkNamespace(guest.network_namespace));
+    ARCA_TRY(const UniqueFd own, openNetworkNamespace("/proc/self/ns/net"));
+    ARCA_TRY(const bool shared, base::isSameFile(wanted.get(), own.get()));
+    if (shared) {
+        warnNoNetwork("the namespace that it is to have is this host's own");
+        return {};
+    }
+    for (const SandboxMember& member : situation.members) {
+        const auto theirs = openNetworkNamespace("/proc/" + std::to_string(member.pid) + "/ns/net");
+        if (!theirs) continue;  // it has just ended
+        ARCA_TRY(const bool same, base::isSameFile(wanted.get(), theirs->get()));
+        if (!same) continue;
+        spec::Namespace* ns = networkNamespace(guest.spec);
+        if (ns == nullptr) break;
+        ARCA_TRY(ns->path, situation.guest_namespace(member));
+        return {};
+    }
+    forward();
+    return {};
+}
+
+}  // namespace arca::runtime

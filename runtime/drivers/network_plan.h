@@ -1,0 +1,37 @@
+// What becomes of a container's network namespace when the container is in a guest.
+#pragma once
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "base/result.h"
+#include "runtime/drivers/guest_spec.h"
+
+namespace arca::runtime {
+
+// Set in the configuration for the guest when the host attaches interfaces to this container: by
+// it the hook that starts the forwarder knows.
+inline constexpr char kNetworkAnnotation[] = "io.arca.network";
+inline constexpr char kForwarded[] = "forwarded";
+
+// A container of the same sandbox.
+struct SandboxMember {
+    std::string id;
+    pid_t pid;  // of its stand-in
+};
+
+struct NetworkSituation {
+    bool forwards = true;        // the configuration has it so
+    bool may_be_plugged = true;  // somebody has the time to put interfaces into a new namespace
+    std::vector<SandboxMember> members;
+    // The path in the guest of the network namespace that a member's init is in.
+    std::function<base::Result<std::string>(const SandboxMember&)> guest_namespace;
+};
+
+// Completes `guest`, whose network_namespace is known. A namespace that is another member's is
+// joined in the guest too; for one that interfaces can be in the annotation is set; this host's own
+// is never forwarded, which is said in a warning.
+base::Result<> planNetwork(GuestSpec& guest, const NetworkSituation& situation);
+
+}  // namespace arca::runtime

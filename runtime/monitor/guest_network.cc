@@ -1,0 +1,265 @@
+#include "runtime/monitor/guest_network.h"
+
+#include <poll.h>
+#include <sched.h>
+#include <sys/eventfd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <utility>
+
+#include "base/log.h"
+#include "base/strings.h"
+#include "network/changes.h"
+#include "runtime/grpc_client.h"
+#include "runtime/monitor/kernel_vsock.h"
+#include "runtime/rpc_names.h"
+#include "tap_forwarder.pb.h"
+
+namespace arca::runtime {
+
+using base::Code;
+using base::fail;
+using base::failErrno;
+using base::Result;
+using base::UniqueFd;
+namespace forwarder_api = arca::tapforwarder::v1;
+
+namespace {
+
+constexpr uint32_t kForwarderPort = 5555;
+// Of the frames, in the guest, where the only others are those of the agent and its services.
+constexpr uint32_t kFirstPort = 0x20000000;
+constexpr uint32_t kPortRange = 1U << 20U;
+constexpr std::chrono::milliseconds kDialLimit{2'000};
+// An engine makes an interface in several steps.
+constexpr int kQuietMillis = 100;
+constexpr unsigned kMostReconnections = 5;
+
+forwarder_api::AttachNetworkRequest requestFor(const network::Interface& interface, uint32_t port) {
+    forwarder_api::AttachNetworkRequest request;
+    request.set_device(interface.name);
+    request.set_vsock_port(port);
+    request.set_mac_address(interface.mac);
+    request.set_configured(true);
+    request.set_vnet_header(true);
+    request.set_mtu(interface.mtu);
+    for (const std::string& address : interface.addresses) request.add_addresses(address);
+    for (const network::Route& route : interface.routes) {
+        auto& copy = *request.add_routes();
+        copy.set_destination(route.destination);
+        copy.set_gateway(route.gateway);
+        copy.set_source(route.source);
+        copy.set_scope(route.scope);
+        copy.set_metric(route.metric);
+        copy.set_protocol(route.protocol);
+        copy.set_onlink(route.onlink);
+    }
+    for (const network::Neighbour& neighbour : interface.neighbours) {
+        auto& copy = *request.add_neighbours();
+        copy.set_address(neighbour.address);
+        copy.set_mac_address(neighbour.mac);
+    }
+    return request;
+}
+
+}  // namespace
+
+GuestNetwork::GuestNetwork(Surroundings around, UniqueFd name_space, UniqueFd wake, UniqueFd stop)
+    : around_(around),
+      namespace_(std::move(name_space)),
+      wake_(std::move(wake)),
+      stop_(std::move(stop)),
+      next_port_(kFirstPort + randomNumber(kPortRange)) {}
+
+Result<std::unique_ptr<GuestNetwork>> GuestNetwork::start(Surroundings around,
+                                                          UniqueFd name_space) {
+    UniqueFd wake(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+    UniqueFd stop(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+    if (!wake.valid() || !stop.valid()) return failErrno("make an eventfd");
+    std::unique_ptr<GuestNetwork> network(
+        new GuestNetwork(around, std::move(name_space), std::move(wake), std::move(stop)));
+    network->thread_ = std::thread([n = network.get()] { n->live(); });
+    return network;
+}
+
+GuestNetwork::~GuestNetwork() {
+    (void)::eventfd_write(stop_.get(), 1);
+    if (thread_.joinable()) thread_.join();
+}
+
+void GuestNetwork::attach(Answer then) {
+    const std::lock_guard lock(mutex_);
+    requests_.push_back(std::move(then));
+    (void)::eventfd_write(wake_.get(), 1);
+}
+
+// ---- the thread ----
+
+void GuestNetwork::live() {
+    auto lived = liveInNamespace();
+    if (!lived) base::log::error("network of a guest: " + lived.error().message());
+    links_.clear();
+    // Whoever asks from here on learns why.
+    const std::lock_guard lock(mutex_);
+    for (Answer& answer : requests_) {
+        around_.loop.post([answer = std::move(answer), lived] {
+            answer(lived ? Result<size_t>(fail(Code::kUnavailable, "the network is being ended"))
+                         : Result<size_t>(fail(base::Error(lived.error()))));
+        });
+    }
+    requests_.clear();
+}
+
+Result<> GuestNetwork::liveInNamespace() {
+    if (::setns(namespace_.get(), CLONE_NEWNET) != 0) {
+        return failErrno("enter the container's network namespace");
+    }
+    ARCA_TRY(network::Changes changes, network::Changes::open());
+    bool begun = false;    // nothing is touched before the first request
+    bool changed = false;  // and not looked at yet
+    while (true) {
+        pollfd entries[3] = {
+            {stop_.get(), POLLIN, 0}, {wake_.get(), POLLIN, 0}, {changes.fd(), POLLIN, 0}};
+        const int ready = ::poll(entries, 3, changed ? kQuietMillis : -1);
+        if (ready < 0 && errno != EINTR) return failErrno("poll");
+        if (ready < 0) continue;
+        if (entries[0].revents != 0) return {};
+        if (entries[2].revents != 0) {
+            changes.drain();
+            changed = begun;
+        }
+        if (entries[1].revents != 0) {
+            eventfd_t count = 0;
+            (void)::eventfd_read(wake_.get(), &count);
+            reconnectEnded();
+            answerRequests();
+            begun = true;
+        }
+        if (ready == 0 && std::exchange(changed, false)) {
+            const auto attached = attachAll();
+            if (!attached) base::log::warning("network: " + attached.error().message());
+        }
+    }
+}
+
+void GuestNetwork::answerRequests() {
+    std::vector<Answer> requests;
+    {
+        const std::lock_guard lock(mutex_);
+        requests.swap(requests_);
+    }
+    if (requests.empty()) return;
+    const Result<size_t> attached = attachAll();
+    for (Answer& answer : requests) {
+        around_.loop.post([answer = std::move(answer), attached] { answer(attached); });
+    }
+}
+
+Result<size_t> GuestNetwork::attachAll() {
+    ARCA_TRY(const std::vector<network::Interface> interfaces, network::readInterfaces());
+    detachGone(interfaces);
+    for (const network::Interface& interface : interfaces) {
+        if (!interface.up || links_.count(interface.index) != 0) continue;
+        auto attached = attachOne(interface);
+        if (!attached) return fail(std::move(attached).error().withContext(interface.name));
+    }
+    return links_.size();
+}
+
+Result<> GuestNetwork::attachOne(const network::Interface& interface) {
+    auto link = std::make_unique<Link>();
+    link->interface = interface;
+    link->port = next_port_++;
+    if (next_port_ == kFirstPort + 2 * kPortRange) next_port_ = kFirstPort;
+    ARCA_TRY(link->packets, openPacketSocket(interface.index));
+    forwarder_api::AttachNetworkResponse response;
+    ARCA_CHECK(callForwarder(ARCA_FORWARDER_RPC("AttachNetwork"), requestFor(interface, link->port),
+                             response));
+    if (!response.success()) {
+        return fail(Code::kInternal, "the guest's forwarder: " + base::printable(response.error()));
+    }
+    link->vnet_header = response.vnet_header();
+    if (!response.configured()) {
+        return fail(Code::kUnsupported,
+                    "the guest's forwarder does not set addresses, routes and MTU");
+    }
+    ARCA_CHECK(connectLink(*link));
+    base::log::info("network " + interface.name + ": attached");
+    links_[interface.index] = std::move(link);
+    return {};
+}
+
+Result<> GuestNetwork::connectLink(Link& link) {
+    link.ended = false;
+    ARCA_TRY(UniqueFd stream, dial(link.port));
+    ARCA_TRY(link.relay, FrameRelay::start(link.packets.fd.get(), std::move(stream),
+                                           link.vnet_header, [this, &link](const std::string& why) {
+                                               base::log::warning("network " + link.interface.name +
+                                                                  ": " + why);
+                                               link.ended = true;
+                                               (void)::eventfd_write(wake_.get(), 1);
+                                           }));
+    return {};
+}
+
+void GuestNetwork::reconnectEnded() {
+    for (auto& [index, link] : links_) {
+        if (!link->ended) continue;
+        link->relay.reset();
+        if (link->reconnections++ == kMostReconnections) {
+            base::log::error("network " + link->interface.name + ": given up");
+            link->ended = false;
+            continue;
+        }
+        auto connected = connectLink(*link);
+        if (connected) continue;
+        // An interface that is gone is told about by another way.
+        base::log::warning("network " + link->interface.name + ": " + connected.error().message());
+    }
+}
+
+void GuestNetwork::detachGone(const std::vector<network::Interface>& now) {
+    for (auto entry = links_.begin(); entry != links_.end();) {
+        const bool here = std::any_of(now.begin(), now.end(), [&](const auto& interface) {
+            return interface.index == entry->first;
+        });
+        if (here) {
+            ++entry;
+            continue;
+        }
+        forwarder_api::DetachNetworkRequest request;
+        forwarder_api::DetachNetworkResponse response;
+        request.set_device(entry->second->interface.name);
+        auto done = callForwarder(ARCA_FORWARDER_RPC("DetachNetwork"), request, response);
+        if (!done || !response.success()) {
+            base::log::warning("network " + request.device() + ": detach: " +
+                               (done ? base::printable(response.error()) : done.error().message()));
+        } else {
+            base::log::info("network " + request.device() + ": detached");
+        }
+        entry = links_.erase(entry);
+    }
+}
+
+Result<UniqueFd> GuestNetwork::dial(uint32_t port) {
+    auto connection = around_.transport.dial(port, kDialLimit);
+    if (connection) return connection;
+    return fail(std::move(connection).error().withContext("reach the guest's forwarder"));
+}
+
+Result<> GuestNetwork::callForwarder(const char* path, const google::protobuf::MessageLite& request,
+                                     google::protobuf::MessageLite& response) {
+    ARCA_TRY(UniqueFd socket, dial(kForwarderPort));
+    ARCA_TRY(const auto client, GrpcClient::open(std::move(socket)));
+    CallOptions options;
+    options.timeout = around_.call_limit;
+    options.watches.push_back({stop_.get(), []() -> Result<> {
+                                   return fail(Code::kUnavailable, "the network is being ended");
+                               }});
+    auto done = client->call(path, request, response, options);
+    if (done) return done;
+    return fail(std::move(done).error().withContext("the guest's forwarder"));
+}
+
+}  // namespace arca::runtime

@@ -1,0 +1,93 @@
+// The network of one container of a guest: what an engine plugs into its stand-in's network
+// namespace, the guest gets.
+//
+// A thread of its own lives in that namespace. For each Ethernet interface there it asks the
+// guest's forwarder (proto/tap_forwarder.proto) for a device of the same name, MAC address, MTU,
+// addresses and routes, and moves the frames between the two; the host's kernel no longer answers
+// for the interface, whose settings stay where engines look for them. Interfaces that come later
+// are attached when they are up, those that go are detached.
+#pragma once
+
+#include <google/protobuf/message_lite.h>
+
+#include <atomic>
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "base/event_loop.h"
+#include "base/result.h"
+#include "base/transport.h"
+#include "base/unique_fd.h"
+#include "network/snapshot.h"
+#include "runtime/monitor/frame_relay.h"
+#include "runtime/monitor/packet_socket.h"
+
+namespace arca::runtime {
+
+class GuestNetwork {
+ public:
+    struct Surroundings {
+        base::EventLoop& loop;
+        base::Transport& transport;            // to the guest
+        std::chrono::milliseconds call_limit;  // of one call of the forwarder
+    };
+    // `name_space`: the network namespace.
+    static base::Result<std::unique_ptr<GuestNetwork>> start(Surroundings around,
+                                                             base::UniqueFd name_space);
+    // Ends everything at once; the guest's devices go when the forwarder sees that, or with it.
+    ~GuestNetwork();
+    GuestNetwork(const GuestNetwork&) = delete;
+    GuestNetwork& operator=(const GuestNetwork&) = delete;
+
+    // Attaches what is plugged in by now. `then` is called on the loop: how many are attached, or
+    // what went wrong with the first that could not be.
+    void attach(std::function<void(base::Result<size_t>)> then);
+
+ private:
+    using Answer = std::function<void(base::Result<size_t>)>;
+    struct Link {
+        network::Interface interface;
+        PacketSocket packets;
+        uint32_t port;  // of the frames, in the guest
+        bool vnet_header;
+        std::atomic<bool> ended{false};  // the relay has; from its thread
+        unsigned reconnections = 0;
+        std::unique_ptr<FrameRelay> relay;
+    };
+
+    GuestNetwork(Surroundings around, base::UniqueFd name_space, base::UniqueFd wake,
+                 base::UniqueFd stop);
+    // ---- of the thread ----
+    void live();
+    base::Result<> liveInNamespace();
+    void answerRequests();
+    base::Result<size_t> attachAll();
+    base::Result<> attachOne(const network::Interface& interface);
+    base::Result<> connectLink(Link& link);
+    // Relays that have ended by themselves, and interfaces that are no more.
+    void reconnectEnded();
+    void detachGone(const std::vector<network::Interface>& now);
+    base::Result<base::UniqueFd> dial(uint32_t port);
+    base::Result<> callForwarder(const char* path, const google::protobuf::MessageLite& request,
+                                 google::protobuf::MessageLite& response);
+
+    Surroundings around_;
+    const base::UniqueFd namespace_;
+    const base::UniqueFd wake_;  // eventfd: there is something to do
+    const base::UniqueFd stop_;  // eventfd: readable once the thread is to end
+    std::mutex mutex_;
+    std::vector<Answer> requests_;  // guarded by mutex_
+    // ---- of the thread ----
+    std::map<unsigned, std::unique_ptr<Link>> links_;  // by the interface's index
+    uint32_t next_port_;
+    std::thread thread_;
+};
+
+}  // namespace arca::runtime
