@@ -1,5 +1,6 @@
 #!/usr/bin/python3
-"""arca-tap-forwarder in a real VM, over real vsock, by each way to start it that its manual has for guests without our hooks.
+"""arca-tap-forwarder in a real VM, over real vsock: as the service of our guest, and by each way to start it that its manual
+has for guests without our hooks.
 
 The host's end is by hand too: it asks for the guest's MAC address and pings it, so that frames pass both ways through the
 guest's kernel.
@@ -190,6 +191,28 @@ class TapForwarder(WireCase):
         self.carries_frames(self.client())
         box.kill(15)
         self.assertEqual(box.wait(), 0)
+        self.nobody_listens()
+
+    # ---- in our guest ----
+
+    def test_the_guest_starts_it_for_a_container_that_asks_for_its_network(self):
+        namespaces = [{"type": kind, "path": ""} for kind in ("cgroup", "ipc", "mount", "network", "pid", "uts")]
+        box = self.box("sh", "-c", "read line; ip -o addr show eth0; exec sleep 1000", streams=("stdin", "stdout"),
+                       linux__namespaces=namespaces, annotations={"io.arca.network": "forwarded"})
+        box.create()
+        client = self.client()  # before the program runs
+        answer = client.attach(device="eth0", vsock_port=DATA, ip_address=GUEST_IP, netmask=28)
+        self.assertEqual((answer["success"], answer["error"]), (1, ""))
+        box.start()
+        box.stdin.sendall(b"\n")
+        self.assertIn(f"{GUEST_IP}/28".encode(), box.stdout.until("/28"))
+        self.assertEqual(client.detach("eth0")["success"], 1)
+        self.carries_frames(client)
+        other = self.running("sh", "-c", "exit 3", linux__namespaces=namespaces)  # which does not ask, and gets none
+        self.assertEqual(other.wait(), 3)
+        box.kill(9)
+        self.assertEqual(box.wait(), 137)
+        self.assertEqual(box.stop(everything=False), [])
         self.nobody_listens()
 
     # ---- the guest's vsock ----
