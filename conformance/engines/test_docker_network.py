@@ -1,0 +1,54 @@
+"""Docker's own network: containers that talk to each other and to the host, whichever runtime each of them has."""
+
+import os
+import socket
+import sys
+
+import docker_engine
+import harness
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
+import netns  # noqa: E402
+
+GATEWAY = "{{range .NetworkSettings.Networks}}{{.Gateway}}{{end}}"
+ADDRESS = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}"
+SERVE = ("sh", "-c", "mkdir /www; echo served > /www/index.html; httpd -p 80 -h /www; echo ready; exec sleep 600")
+
+
+class Here:
+    """The namespace of the test itself, as far as netns wants one."""
+
+    @staticmethod
+    def socket(*arguments):
+        return socket.socket(*arguments)
+
+
+class DockerNetwork(harness.EngineCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.start(docker_engine.Docker)
+
+    def server(self, runtime):
+        container = self.engine.begin(runtime, "--", *SERVE)
+        self.engine.wait_for_log(container, b"ready")
+        return container
+
+    def test_containers_of_two_runtimes_reach_each_other(self):
+        def scenario(runtime):
+            other = next(one for one in (self.engine.reference, self.engine.subject) if one is not runtime)
+            address = self.engine.inspect(self.server(runtime), ADDRESS)
+            script = f"ping -c 1 -w 20 {address} >/dev/null && wget -q -T 30 -O - http://{address}/"
+            return self.check(self.engine.run(other, "--rm", "--", "sh", "-c", script), out="served\n").out
+        self.compare(scenario)
+
+    def test_dns_and_hosts_of_docker_are_the_containers(self):
+        def scenario(runtime):
+            server = self.server(self.engine.reference)
+            dns = netns.DnsServer(Here, self.engine.inspect(server, ADDRESS))
+            self.addCleanup(dns.close)
+            done = self.engine.run(runtime, "--rm", "--dns", self.engine.inspect(server, GATEWAY), "--add-host", "pinned:192.0.2.7",
+                                   "--", "sh", "-c", "grep pinned /etc/hosts; wget -q -T 30 -O - http://some.name.test/")
+            dns.close()
+            self.assertIn("some.name.test", dns.asked)
+            return self.check(done, out="192.0.2.7\tpinned\nserved\n").out
+        self.compare(scenario)
