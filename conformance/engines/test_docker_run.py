@@ -8,6 +8,7 @@ import stat
 import docker_engine
 import harness
 import image
+import world
 
 
 class DockerRun(harness.EngineCase):
@@ -336,13 +337,19 @@ class DockerRun(harness.EngineCase):
             return self.check(self.engine.run(runtime, "--rm", "--", "sh", "-c", script), out="eth0\nlo\n1\n1\n").out
         self.compare(scenario)
 
+    @staticmethod
+    def _answer(port):
+        answer = harness.processes.call([image.busybox(), "nc", "127.0.0.1", port])
+        return answer if answer.out else None
+
     def test_published_port_answers(self):
         def scenario(runtime):
             container = self.engine.begin(runtime, "-p", "127.0.0.1::80", "--", "sh", "-c",
                                           "echo ready; echo served | nc -l -p 80")
             self.engine.wait_for_log(container, b"ready")
             port = self.engine("port", container, "80/tcp").text.strip().rpartition(":")[2]
-            answer = harness.processes.call([image.busybox(), "nc", "127.0.0.1", port])
+            # Docker's proxy takes connections before anybody listens in the container, and then just closes them.
+            answer = world.wait_until(lambda: self._answer(port), 30, "the published port answers")
             self.check(answer, out="served\n")
             return answer.out, self.engine("wait", container).out
         self.compare(scenario)
