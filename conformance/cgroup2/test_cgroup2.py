@@ -12,7 +12,8 @@ import subprocess
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
-from arca_test import TAG, Case, busybox_rootfs, main, read_text, until  # noqa: E402
+from arca_test import TAG, main, read_text, until  # noqa: E402
+from cgroup_case import CgroupCase  # noqa: E402
 
 ROOT = "/sys/fs/cgroup"
 MIB = 1 << 20
@@ -34,7 +35,7 @@ def disk_key():
     return "{}:{}".format(*disk_number())
 
 
-class Cgroup2(Case):
+class Cgroup2(CgroupCase):
     """Knows where a container's cgroup is."""
 
     @classmethod
@@ -45,11 +46,6 @@ class Cgroup2(Case):
         with open(f"/sys/block/{os.path.basename(DISK)}/queue/scheduler", "w", encoding="ascii") as file:
             file.write("bfq")  # weights of one device need it
 
-    def bundle(self, *args, **changes):  # all share one read-only root: a copy for each costs most of a case's time
-        if not changes.get("writable"):
-            changes = {"rootfs": False, "root": {"path": busybox_rootfs(), "readonly": True}, **changes}
-        return super().bundle(*args, **changes)
-
     def path(self, identity):
         """The cgroup of a container's init as a folder."""
         return ROOT + read_text(f"/proc/{self.state(identity)['pid']}/cgroup").strip().removeprefix("0::")
@@ -58,14 +54,8 @@ class Cgroup2(Case):
         found = {name: read_text(f"{folder}/{name}").strip() for name in files}
         self.assertEqual(found, files)
 
-    def created(self, resources, **linux):
-        return self.create(self.bundle("sleep", "600", linux={"resources": resources, **linux}))
-
-    def create_fails(self, resources, *says):
-        identity = self.new_id()
-        self.ids.append(identity)
-        bundle = self.bundle("sleep", "600", linux={"resources": resources})
-        self.fails("create", "--bundle", bundle.path, identity, says=says)
+    def create_fails(self, resources, *says, **linux):
+        identity = super().create_fails(resources, *says, **linux)
         self.assertFalse(os.path.exists(f"{ROOT}/{identity}"))
 
 

@@ -7,7 +7,8 @@ import sys
 import unittest
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
-from arca_test import TAG, Case, busybox_rootfs, local_only, main, ours_only, read_text  # noqa: E402
+from arca_test import TAG, local_only, main, ours_only, read_text  # noqa: E402
+from cgroup_case import CgroupCase  # noqa: E402
 
 ROOT = "/sys/fs/cgroup"
 MIB = 1 << 20
@@ -19,10 +20,7 @@ def setUpModule():
         raise unittest.SkipTest("no cgroup v1 hierarchy with the memory controller is mounted")
 
 
-class Cgroup1(Case):
-    def bundle(self, *args, **changes):
-        return super().bundle(*args, **{"rootfs": False, "root": {"path": busybox_rootfs(), "readonly": True}, **changes})
-
+class Cgroup1(CgroupCase):
     def folders(self, pid):
         """{controller: folder} of a process."""
         found = {}
@@ -40,15 +38,6 @@ class Cgroup1(Case):
     @staticmethod
     def controller(name):
         return name.split(".")[0]
-
-    def created(self, resources, **linux):
-        return self.create(self.bundle("sleep", "600", linux={"resources": resources, **linux}))
-
-    def create_fails(self, resources, *says, **linux):
-        identity = self.new_id()
-        self.ids.append(identity)
-        bundle = self.bundle("sleep", "600", linux={"resources": resources, **linux})
-        self.fails("create", "--bundle", bundle.path, identity, says=says)
 
 
 @local_only("limits are the guest's, which has cgroup v2")
