@@ -9,10 +9,10 @@
 #include <string>
 #include <string_view>
 
+#include "archive/archive.h"
 #include "base/files.h"
 #include "base/log.h"
 #include "base/temp_dir.h"
-#include "vminitd/archive.h"
 
 namespace {
 
@@ -56,16 +56,20 @@ struct Place {
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     static const Place place;
-    const base::UniqueFd root = place.freshRoot();
-    std::string_view left(reinterpret_cast<const char*>(data), size);
-    const vminitd::ByteSource source = [&left](char* to, size_t wanted) -> base::Result<size_t> {
-        const size_t n = left.copy(to, wanted);
-        left.remove_prefix(n);
-        return n;
-    };
-    const auto done = vminitd::unpackTree(root.get(), source, true,
-                                          {.entries = 50, .bytes = 1 << 20, .depth = 8});
-    if (done) check(done->entries + done->skipped > 0);
-    place.checkUntouched();
+    for (const auto fidelity : {archive::Fidelity::kProtocol, archive::Fidelity::kExact}) {
+        const base::UniqueFd root = place.freshRoot();
+        std::string_view left(reinterpret_cast<const char*>(data), size);
+        const archive::ByteSource source = [&left](char* to,
+                                                   size_t wanted) -> base::Result<size_t> {
+            const size_t n = left.copy(to, wanted);
+            left.remove_prefix(n);
+            return n;
+        };
+        const auto done =
+            archive::unpackTree(root.get(), source, true, fidelity,
+                                {.entries = 50, .bytes = 1 << 20, .depth = 8, .links = 20});
+        if (done) check(done->entries + done->skipped > 0);
+        place.checkUntouched();
+    }
     return 0;
 }

@@ -8,7 +8,10 @@
 //    |-- kShare NAME + {mount tree} --------------------->|   as many as there are
 //    |-- kPrepare ---------------------------------------->|
 //    |<- kPrepared {JSON: ports} --------------------------|   the guest answers, shares are there,
-//    |== CreateProcess (gRPC, to the guest itself) =====>  |   the ports are listened on
+//    |-- kCopy {JSON} ------------------------------------>|   the ports are listened on
+//    |<- kCopied BYTES ------------------------------------|   each tree, where nothing is shared;
+//    |                                                     |   a guest of others: afterwards
+//    |== CreateProcess (gRPC, to the guest itself) =====>  |
 //    |-- kCommit ----------------------------------------->|   from here it is the monitor's
 //    |<- kCommitted ---------------------------------------|
 //
@@ -32,16 +35,22 @@ namespace arca::proto {
 
 enum class MonitorMessage : uint32_t {
     kAttach = 64,  // JSON object: container, process (strings), terminal (boolean)
-    kShare = 65,   // the tree becomes <share>/<container>/NAME for the guest
+    // The tree becomes <share>/<container>/NAME for the guest; without a share it is kept for
+    // kCopy.
+    kShare = 65,
     kPrepare = 66,
     kPrepared = 67,  // JSON object: stdin, stdout, stderr (port numbers; absent: no stream)
     kCommit = 68,
     kCommitted = 69,
     kRelease = 70,
     kReleased = 71,
-    kFailure = 72,       // text: why
-    kNetwork = 73,       // of the container that has the namespace for its own
-    kNetworkReady = 74,  // how many interfaces are attached; later ones follow by themselves
+    kFailure = 72,  // text: why
+    // JSON object: name (of a tree that came), to (the folder in the guest), losses (one of the
+    // words below), bytes (the most).
+    kCopy = 73,
+    kCopied = 74,  // text: the bytes of the files, decimal
+    kNetwork = 75,       // of the container that has the namespace for its own
+    kNetworkReady = 76,  // how many interfaces are attached; later ones follow by themselves
 };
 
 struct MonitorPacket {
@@ -68,6 +77,12 @@ inline std::optional<MonitorPacket> decodeMonitorMessage(std::string_view packet
 // that <container>/<name>.
 inline constexpr char kShareTag[] = "arca";
 inline constexpr char kGuestShareFolder[] = "/run/virtiofs/arca";
+// What kCopy does about what the guest's agent would not keep (archive/archive.h).
+inline constexpr char kCopyExact[] = "none";  // it is ours and keeps everything
+inline constexpr char kCopyOrError[] = "error";
+inline constexpr char kCopyWithLosses[] = "allowed";
+// The name of a single file in its folder.
+inline constexpr char kCopiedFile[] = "file";
 // Files of a sandbox's folder.
 inline constexpr char kMonitorConfigFile[] = "config.json";
 inline constexpr char kMonitorAttachSocket[] = "attach.sock";

@@ -20,6 +20,7 @@ constexpr char kDefaultFile[] = "/etc/arca-runtime/config.json";
 constexpr uint32_t kLeastMemoryMib = 128;
 constexpr uint32_t kMostMemoryMib = 1U << 20U;
 constexpr uint32_t kMostVcpus = 255;
+constexpr uint32_t kMostCopyMib = 1U << 20U;
 constexpr int64_t kMostBootSeconds = 3600;
 
 auto wrong(const std::string& member, const char* what) {
@@ -64,6 +65,13 @@ Result<> checkVsock(const std::string& vsock, const std::string& member) {
     return wrong(member, "not auto, kernel or user");
 }
 
+Result<> readCopyLimit(const Json& value, const std::string& member, uint32_t& out) {
+    std::optional<uint32_t> number;
+    ARCA_CHECK(readNumber(value, member, 1, kMostCopyMib, number));
+    out = *number;
+    return {};
+}
+
 Result<> readVmMember(const std::string& key, const Json& value, VmSettings& vm) {
     const std::string member = "vm." + key;
     if (key == "kernel") return readPath(value, member, vm.kernel);
@@ -88,6 +96,12 @@ Result<> readVmMember(const std::string& key, const Json& value, VmSettings& vm)
         if (vm.network == "auto" || vm.network == "none") return {};
         return wrong(member, "not auto or none");
     }
+    if (key == "rootfs") {
+        ARCA_CHECK(readText(value, member, vm.rootfs));
+        if (vm.rootfs == "share" || vm.rootfs == "copy") return {};
+        return wrong(member, "not share or copy");
+    }
+    if (key == "copy_mib") return readCopyLimit(value, member, vm.copy_mib);
     if (key == "boot_seconds") {
         std::optional<uint32_t> seconds;
         ARCA_CHECK(readNumber(value, member, 1, kMostBootSeconds, seconds));
@@ -97,35 +111,80 @@ Result<> readVmMember(const std::string& key, const Json& value, VmSettings& vm)
     return wrong(member, "no such member");
 }
 
+Result<> readPaths(const Json& value, const std::string& member, ConnectSettings& connect) {
+    if (!value.is_object()) return wrong(member, "not an object");
+    for (const auto& [host, guest] : value.items()) {
+        std::string host_path;
+        std::string guest_path;
+        ARCA_CHECK(readPath(Json(host), member, host_path));
+        ARCA_CHECK(readPath(guest, member, guest_path));
+        connect.paths[base::cleanPath(host_path)] = base::cleanPath(guest_path);
+    }
+    return {};
+}
+
+Result<> readTexts(const Json& value, const std::string& member, std::vector<std::string>& out) {
+    if (!value.is_array()) return wrong(member, "not an array");
+    for (const Json& entry : value) ARCA_CHECK(readText(entry, member, out.emplace_back()));
+    return {};
+}
+
+Result<> readIgnore(const Json& value, const std::string& member, ConnectSettings& connect) {
+    ARCA_CHECK(readTexts(value, member, connect.ignore));
+    for (const std::string& feature : connect.ignore) {
+        if (!isIgnorableFeature(feature)) {
+            return wrong(member + ": " + base::printable(feature), "no such feature");
+        }
+    }
+    return {};
+}
+
+Result<> readDevice(const Json& value, const std::string& member, GuestDevice& device) {
+    for (const auto& [key, inner] : value.items()) {
+        const std::string name = member + "." + key;
+        if (key == "device") {
+            ARCA_CHECK(readPath(inner, name, device.path));
+        } else if (key == "type") {
+            ARCA_CHECK(readText(inner, name, device.type));
+        } else if (key == "options") {
+            ARCA_CHECK(readTexts(inner, name, device.options));
+        } else {
+            return wrong(name, "no such member");
+        }
+    }
+    if (device.path.empty()) return wrong(member + ".device", "not there");
+    return {};
+}
+
+Result<> readSource(const Json& value, const std::string& member, std::string& out) {
+    ARCA_CHECK(readText(value, member, out));
+    if (out == "paths" || out == "copy") return {};
+    return wrong(member, "not paths or copy");
+}
+
 Result<> readConnect(const Json& value, ConnectSettings& connect) {
     if (!value.is_object()) return wrong("connect", "not an object");
     for (const auto& [key, inner] : value.items()) {
         const std::string member = "connect." + key;
-        if (key == "paths" && inner.is_object()) {
-            for (const auto& [host, guest] : inner.items()) {
-                std::string host_path;
-                std::string guest_path;
-                ARCA_CHECK(readPath(Json(host), member, host_path));
-                ARCA_CHECK(readPath(guest, member, guest_path));
-                connect.paths[base::cleanPath(host_path)] = base::cleanPath(guest_path);
-            }
-        } else if (key == "ignore" && inner.is_array()) {
-            for (const Json& entry : inner) {
-                std::string feature;
-                ARCA_CHECK(readText(entry, member, feature));
-                if (!isIgnorableFeature(feature)) {
-                    return wrong(member + ": " + base::printable(feature), "no such feature");
-                }
-                connect.ignore.push_back(std::move(feature));
-            }
+        if (key == "paths") {
+            ARCA_CHECK(readPaths(inner, member, connect));
+        } else if (key == "ignore") {
+            ARCA_CHECK(readIgnore(inner, member, connect));
+        } else if (key == "rootfs" && inner.is_object()) {
+            ARCA_CHECK(readDevice(inner, member, connect.device));
+        } else if (key == "rootfs") {
+            ARCA_CHECK(readSource(inner, member, connect.rootfs));
+        } else if (key == "binds") {
+            ARCA_CHECK(readSource(inner, member, connect.binds));
+        } else if (key == "copy_mib") {
+            ARCA_CHECK(readCopyLimit(inner, member, connect.copy_mib));
         } else if (key == "network") {
             ARCA_CHECK(readText(inner, member, connect.network));
             if (connect.network != "none" && connect.network != "forwarder") {
                 return wrong(member, "not none or forwarder");
             }
         } else {
-            return wrong(member,
-                         key == "paths" || key == "ignore" ? "of a wrong type" : "no such member");
+            return wrong(member, "no such member");
         }
     }
     return {};
@@ -141,13 +200,7 @@ Result<> readMember(const std::string& key, const Json& value, Settings& setting
         return {};
     }
     if (key == "connect") return readConnect(value, settings.connect);
-    if (key == "allowed_annotations") {
-        if (!value.is_array()) return wrong(key, "not an array");
-        for (const Json& entry : value) {
-            ARCA_CHECK(readText(entry, key, settings.allowed_annotations.emplace_back()));
-        }
-        return {};
-    }
+    if (key == "allowed_annotations") return readTexts(value, key, settings.allowed_annotations);
     return wrong(base::printable(key), "no such member");
 }
 
@@ -212,6 +265,15 @@ Result<> applyAnnotations(const spec::Annotations& annotations, Settings& settin
             ARCA_CHECK(readPath(Json(value), "annotation " + name, vm.rootfs_image));
         } else if (name == kRootfsTypeAnnotation) {
             vm.rootfs_type = value;
+        } else if (name == kRootfsDeviceAnnotation) {
+            ARCA_CHECK(readPath(Json(value), "annotation " + name, settings.connect.device.path));
+        } else if (name == kRootfsDeviceTypeAnnotation) {
+            settings.connect.device.type = value;
+        } else if (name == kRootfsDeviceOptionsAnnotation) {
+            settings.connect.device.options.clear();
+            for (const std::string_view option : base::split(value, ',')) {
+                settings.connect.device.options.emplace_back(option);
+            }
         } else {
             return fail(Code::kInvalidArgument,
                         "annotation " + base::printable(name) + ": no such setting");

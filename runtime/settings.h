@@ -17,6 +17,8 @@
 
 namespace arca::runtime {
 
+inline constexpr uint32_t kDefaultCopyMib = 8192;
+
 struct VmSettings {
     std::string kernel, initrd;  // empty: those that came with this program
     std::string qemu = "/usr/bin/qemu-system-x86_64";
@@ -32,11 +34,28 @@ struct VmSettings {
     // Only annotations name one.
     std::string rootfs_image;
     std::string rootfs_type = "ext4";
+    // "share": virtiofs. "copy": what a container has of the host is copied into the guest.
+    std::string rootfs = "share";
+    uint32_t copy_mib = kDefaultCopyMib;  // the most of one container
+};
+
+// A block device of a guest's, for a container's root file system.
+struct GuestDevice {
+    std::string path;  // empty: none
+    std::string type = "ext4";
+    std::vector<std::string> options;
 };
 
 // About guests of others.
 struct ConnectSettings {
     std::map<std::string, std::string> paths;  // of the host, and what they are in the guest
+    // "paths": where `paths` says that they are. "copy": copied into the guest.
+    std::string rootfs = "paths";
+    std::string binds;   // sources of bind mounts; empty: copied if, and only if, the rootfs is
+    GuestDevice device;  // instead of the bundle's root file system
+    uint32_t copy_mib = kDefaultCopyMib;  // the most of one container
+    [[nodiscard]] bool copiesRootfs() const { return rootfs == "copy" && device.path.empty(); }
+    [[nodiscard]] bool copiesBinds() const { return (binds.empty() ? rootfs : binds) == "copy"; }
     // Features of a bundle that a guest without our extension leaves out, and that may be left out:
     // see strict_spec.h.
     std::vector<std::string> ignore;
@@ -66,6 +85,10 @@ inline constexpr char kInitrdAnnotation[] = "io.arca.vm.initrd";
 inline constexpr char kAppendAnnotation[] = "io.arca.vm.append";
 inline constexpr char kRootfsImageAnnotation[] = "io.arca.vm.rootfs_image";
 inline constexpr char kRootfsTypeAnnotation[] = "io.arca.vm.rootfs_type";
+inline constexpr char kRootfsDeviceAnnotation[] = "io.arca.connect.rootfs_device";
+inline constexpr char kRootfsDeviceTypeAnnotation[] = "io.arca.connect.rootfs_type";
+// Separated by commas.
+inline constexpr char kRootfsDeviceOptionsAnnotation[] = "io.arca.connect.rootfs_options";
 
 // Lays the annotations over `settings`. One of ours that is not allowed is kPermissionDenied: to
 // ignore it would give a container something else than was asked for.

@@ -232,7 +232,7 @@ void Agent::deleteExec(const ContainerPtr& container, const std::string& id, Rep
     reply({});
 }
 
-// What can be said of a container whose record is broken: enough to remove it.
+// What can be said of a container whose record is broken or missing: enough to remove it.
 ContainerPtr Agent::salvage(const std::string& id) {
     auto container = std::make_shared<Container>();
     container->id = id;
@@ -257,6 +257,8 @@ ContainerPtr Agent::salvage(const std::string& id) {
 void Agent::deleteInit(const std::string& id, Reply<> reply) {
     auto looked_up = lookUp(id);
     ContainerPtr container = looked_up ? *looked_up : salvage(id);
+    // What a host has mounted or copied there for a container that then did not come to be.
+    if (!container && config_.owns_container_folder) container = salvage(id);
     if (!container) {
         if (!looked_up) return reply(base::fail(std::move(looked_up).error()));
         return reply(base::fail(Code::kNotFound, "container " + id + " not found"));

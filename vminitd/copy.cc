@@ -16,6 +16,7 @@
 namespace arca::vminitd {
 
 using base::Code;
+using base::DataChannel;
 using base::fail;
 using base::failErrno;
 using base::Result;
@@ -51,16 +52,22 @@ void drain(DataChannel& channel) {
 }
 
 Result<> archiveIn(const CopyInRequest& request, DataChannel& channel,
-                   const ArchiveLimits& limits) {
+                   const archive::Limits& limits) {
     const bool is_new = !statFile(request.path).has_value();
     ARCA_TRY(const UniqueFd made, request.path.makeDirs(0755));
     ARCA_TRY(const UniqueFd folder, base::openAt(made.get(), ".", O_RDONLY | O_DIRECTORY));
     const auto source = [&channel](char* to, size_t size) { return channel.read(to, size); };
-    auto unpacked = unpackTree(folder.get(), source, is_new, limits);
+    const auto fidelity = request.exact ? archive::Fidelity::kExact : archive::Fidelity::kProtocol;
+    auto unpacked = archive::unpackTree(folder.get(), source, is_new, fidelity, limits);
     if (!unpacked) return fail(std::move(unpacked).error().withContext(request.path.text()));
     if (unpacked->skipped > 0) {
         base::log::warning("copy to " + request.path.text() + ": " +
                            std::to_string(unpacked->skipped) + " entries were left out");
+    }
+    if (unpacked->lost_attributes > 0) {
+        base::log::warning("copy to " + request.path.text() + ": " +
+                           std::to_string(unpacked->lost_attributes) +
+                           " extended attributes are of a kind that this file system has not");
     }
     drain(channel);
     return {};
@@ -90,7 +97,7 @@ Result<> prepareCopyIn(const CopyInRequest& request) {
     return {};
 }
 
-Result<> copyIn(const CopyInRequest& request, DataChannel& channel, const ArchiveLimits& limits) {
+Result<> copyIn(const CopyInRequest& request, DataChannel& channel, const archive::Limits& limits) {
     return request.is_archive ? archiveIn(request, channel, limits) : fileIn(request, channel);
 }
 
@@ -112,10 +119,13 @@ Result<CopySource> openCopySource(const GuestPath& path) {
     return out;
 }
 
-Result<> copyOut(const CopySource& source, DataChannel& channel, const ArchiveLimits& limits) {
+Result<> copyOut(const CopySource& source, DataChannel& channel, archive::Fidelity fidelity,
+                 const archive::Limits& limits) {
     if (source.is_archive) {
-        const ByteSink sink = [&channel](std::string_view data) { return channel.write(data); };
-        ARCA_CHECK(packTree(source.fd.get(), sink, limits));
+        const archive::ByteSink sink = [&channel](std::string_view data) {
+            return channel.write(data);
+        };
+        ARCA_CHECK(archive::packTree(source.fd.get(), sink, fidelity, limits));
     } else {
         ARCA_CHECK(fileOut(source, channel));
     }

@@ -7,10 +7,10 @@
 
 #include <cstdint>
 
+#include "archive/archive.h"
+#include "base/data_channel.h"
 #include "base/result.h"
 #include "base/unique_fd.h"
-#include "vminitd/archive.h"
-#include "vminitd/data_channel.h"
 #include "vminitd/guest_path.h"
 
 namespace arca::vminitd {
@@ -20,12 +20,13 @@ struct CopyInRequest {
     uint32_t mode = 0;  // of a new file; 0: 0644. Set-id and sticky bits are dropped
     bool create_parents = false;
     bool is_archive = false;
+    bool exact = false;  // of an archive: all that tar keeps, instead of what the protocol keeps
 };
 // Makes the folders that were asked for. To be called before the channel is dialled.
 base::Result<> prepareCopyIn(const CopyInRequest& request);
 // Reads the channel to its end: into the file, or unpacked into the folder (which is made).
-base::Result<> copyIn(const CopyInRequest& request, DataChannel& channel,
-                      const ArchiveLimits& limits = {});
+base::Result<> copyIn(const CopyInRequest& request, base::DataChannel& channel,
+                      const archive::Limits& limits = {});
 
 // What is to be sent to the host, opened.
 struct CopySource {
@@ -35,8 +36,9 @@ struct CopySource {
 };
 // kNotFound when there is nothing; kInvalidArgument for what is neither file nor folder.
 base::Result<CopySource> openCopySource(const GuestPath& path);
-// Sends it, and the end after it.
-base::Result<> copyOut(const CopySource& source, DataChannel& channel,
-                       const ArchiveLimits& limits = {});
+// Sends it, and the end after it. `fidelity`: of a folder.
+base::Result<> copyOut(const CopySource& source, base::DataChannel& channel,
+                       archive::Fidelity fidelity = archive::Fidelity::kProtocol,
+                       const archive::Limits& limits = {});
 
 }  // namespace arca::vminitd

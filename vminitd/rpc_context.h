@@ -10,8 +10,10 @@
 #include <utility>
 
 #include "sandbox_context.grpc.pb.h"
+#include "vminitd/copy_memory.h"
 #include "vminitd/proxies.h"
 #include "vminitd/rpc_server.h"
+#include "vminitd/vm_boot.h"
 #include "vminitd/workers.h"
 
 namespace arca::vminitd {
@@ -24,9 +26,11 @@ using grpc::ServerUnaryReactor;
 // What the handlers share. Each pool is for what must not wait for the others: a mount of a dead
 // device must not hold up a Stat, and a write to a frozen file system not the thaw.
 struct RpcState {
-    explicit RpcState(const RpcServer::Parts& the_parts) : parts(the_parts) {}
+    explicit RpcState(const RpcServer::Parts& the_parts)
+        : parts(the_parts), copy_memory(the_parts.power != nullptr ? kAgentCgroup : "") {}
 
     RpcServer::Parts parts;
+    CopyMemory copy_memory;
     Workers files{16, 256};
     Workers mounts{16, 256};
     Workers thaws{4, 64};

@@ -71,9 +71,14 @@ class CopyReactor : public grpc::ServerWriteReactor<wire::CopyResponse> {
         const CopyInRequest request{.path = path,
                                     .mode = request_.mode(),
                                     .create_parents = request_.create_parents(),
-                                    .is_archive = request_.is_archive()};
+                                    .is_archive = request_.is_archive(),
+                                    .exact = request_.exact()};
+        if (request.exact && !request.is_archive) {
+            return base::fail(Code::kInvalidArgument, "exact: only a folder can be copied so");
+        }
         ARCA_CHECK(prepareCopyIn(request));
-        ARCA_TRY(DataChannel channel, dial());
+        ARCA_TRY(base::DataChannel channel, dial());
+        const CopyMemory::Use room(state_.copy_memory);
         return copyIn(request, channel);
     }
 
@@ -96,18 +101,19 @@ class CopyReactor : public grpc::ServerWriteReactor<wire::CopyResponse> {
     }
 
     Result<> send(const CopySource& source) {
-        ARCA_TRY(DataChannel channel, dial());
-        return copyOut(source, channel);
+        ARCA_TRY(base::DataChannel channel, dial());
+        return copyOut(source, channel,
+                       request_.exact() ? archive::Fidelity::kExact : archive::Fidelity::kProtocol);
     }
 
-    Result<DataChannel> dial() {
+    Result<base::DataChannel> dial() {
         ARCA_TRY(base::UniqueFd socket, state_.parts.host->dial(request_.vsock_port(), kDialLimit));
-        return DataChannel(std::move(socket), stop_);
+        return base::DataChannel(std::move(socket), stop_);
     }
 
     RpcState& state_;
     const wire::CopyRequest request_;
-    StopSignal stop_;
+    base::StopSignal stop_;
     wire::CopyResponse response_;
     std::mutex mutex_;
     std::condition_variable written_;

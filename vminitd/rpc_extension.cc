@@ -64,8 +64,8 @@ ServerUnaryReactor* ExtensionService::Version(CallbackServerContext* context,
                                               const ext::VersionRequest*,
                                               ext::VersionResponse* response) {
     response->set_version(spec::kProjectVersion);
-    for (const char* feature : {"created", "devices", "events.exit", "exec", "hooks", "pause",
-                                "processes", "seccomp", "update"}) {
+    for (const char* feature : {"created", "devices", "events.exit", "exact-copy", "exec", "hooks",
+                                "pause", "processes", "seccomp", "update"}) {
         response->add_features(feature);
     }
     if (parts_.power != nullptr) response->add_features("vm");

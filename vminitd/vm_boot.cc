@@ -25,10 +25,8 @@ namespace {
 
 constexpr char kMovedRoot[] = "/mnt";
 constexpr char kCgroupRoot[] = "/sys/fs/cgroup";
-constexpr char kOwnCgroup[] = "/sys/fs/cgroup/vminitd";
 constexpr char kHookCgroup[] = "/sys/fs/cgroup/hooks";
-constexpr char kMemoryHigh[] = "83886080";  // 80 MiB
-constexpr char kMemoryLow[] = "52428800";   // 50 MiB
+constexpr char kMemoryLow[] = "52428800";  // 50 MiB
 constexpr char kOomScore[] = "-999";
 
 Result<> makeDir(const char* path, mode_t mode) {
@@ -98,12 +96,12 @@ void setUpCgroups() {
     if (!base::writeControlFile(AT_FDCWD, control, all)) {
         for (const std::string_view one : base::split(all, ' ')) (void)write(control, one);
     }
-    for (const char* path : {kHookCgroup, kOwnCgroup}) {
+    for (const char* path : {kHookCgroup, kAgentCgroup}) {
         if (::mkdir(path, 0755) == 0 || errno == EEXIST) continue;
         return base::log::warning(std::string("mkdir ") + path + ": " + base::errnoText(errno));
     }
-    const std::string own = kOwnCgroup;
-    (void)write(own + "/memory.high", kMemoryHigh);
+    const std::string own = kAgentCgroup;
+    (void)write(own + "/memory.high", std::to_string(kAgentMemoryHigh));
     (void)write(own + "/memory.low", kMemoryLow);
     (void)write(own + "/cgroup.procs", "0");
 }
@@ -121,8 +119,9 @@ Result<> bootMounts() {
              BootMount{"proc", "/proc", "proc", kGuarded, nullptr},
              BootMount{"devtmpfs", "/dev", "devtmpfs", MS_NOSUID, "mode=0755"},
              BootMount{"sysfs", "/sys", "sysfs", kGuarded, nullptr},
-             // Root file systems may be copied to /run: it is as capable as a disk.
-             BootMount{"tmpfs", "/run", "tmpfs", 0, "mode=0755"},
+             // Root file systems may be copied to /run: it is as capable as a disk, and holds more
+             // than the half of the memory that is the kernel's own choice.
+             BootMount{"tmpfs", "/run", "tmpfs", 0, "mode=0755,size=75%"},
              BootMount{"none", kCgroupRoot, "cgroup2", kGuarded, nullptr},
          }) {
         ARCA_CHECK(mountOne(one));

@@ -4,11 +4,16 @@
 // (then everything writable lies on tmpfs). Source: the guest protocol, "Boot, CLI, pods".
 #pragma once
 
+#include <cstdint>
 #include <string>
 
 #include "base/result.h"
 
 namespace arca::vminitd {
+
+// The agent's own cgroup, and the bytes beyond which the kernel slows it down.
+inline constexpr char kAgentCgroup[] = "/sys/fs/cgroup/vminitd";
+inline constexpr uint64_t kAgentMemoryHigh = uint64_t{80} << 20U;
 
 inline constexpr char kVmStateRoot[] = "/run/container";
 inline constexpr char kVmModules[] = "/lib/modules/arca";

@@ -21,7 +21,7 @@ HOSTILE_LIMIT = 1  # what is wrong is a matter of the bytes that come, not of ho
 PATIENCE = 40  # several calls may each run into their deadline
 # Nothing such a host does waits without end for a stream, or believes that a code of 256 is a 0 it was not.
 TAKEN = ("honest", "unknown-frames", "double-dial", "keeps-streams", "ends-early", "late-dial", "odd-codes", "odd-pids",
-         "floods", "no-dial", "cut", "holds", "dies-in", "fails-in", "message-empty")
+         "floods", "no-dial", "cut", "early-copy", "slow-copy", "holds", "dies-in", "fails-in", "message-empty")
 HYBRID = ("no-ok", "bad-ok", "long-ok", "late-ok")
 
 

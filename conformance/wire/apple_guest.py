@@ -8,7 +8,8 @@ Like it: a strict decoder (a missing required key fails the whole configuration)
 extension service, the error texts, ids that are not checked, ociAlterations in so far as the environment goes. A process
 is run with subprocess below root.path (chroot, which needs root), with the streams that the host listens for. Nothing is
 isolated: run it in a scratch folder with configurations of your own. File systems are not mounted: a bind is remembered,
-and serves as root.path; other mounts, Mkdir, Sysctl and the network calls are only noted (`calls`).
+and serves as root.path; other mounts, Mkdir, Sysctl and the network calls are only noted (`calls`). What is copied to
+/run/container is unpacked in a scratch folder, and found there.
 """
 
 import argparse
@@ -18,11 +19,13 @@ import fcntl
 import json
 import os
 import pty
+import shutil
 import signal
 import socket
 import struct
 import subprocess
 import sys
+import tarfile
 import tempfile
 import termios
 import threading
@@ -303,6 +306,7 @@ class AppleAgent(pb_grpc.SandboxContextServicer):
     def __init__(self):
         self.side, self.calls, self.containers, self.environment = None, [], {}, {}
         self.binds = {}  # destination: source
+        self.files = tempfile.TemporaryDirectory(prefix="arca-apple-files-")  # what /run/container is
         self.lock = threading.Lock()
 
     # ---- processes ----
@@ -337,7 +341,7 @@ class AppleAgent(pb_grpc.SandboxContextServicer):
         if not request.HasField("containerID"):
             raise invalid_argument("processes in the root of the vm not implemented")
         spec = altered(decode(request.configuration))
-        spec["root"]["path"] = self.binds.get(spec["root"]["path"], spec["root"]["path"])
+        spec["root"]["path"] = self.inside(self.binds.get(spec["root"]["path"], spec["root"]["path"]))
         with self.lock:
             container = self.containers.get(request.containerID)
         if container is None and request.id != request.containerID:
@@ -346,6 +350,10 @@ class AppleAgent(pb_grpc.SandboxContextServicer):
         with self.lock:
             self.containers.setdefault(request.containerID, {})[request.id] = process
         return pb.CreateProcessResponse()
+
+    def inside(self, path):
+        """Where a path of the guest is on this host."""
+        return self.files.name + path if path.startswith("/run/container/") else path
 
     @reports("startProcess", "start process")
     def StartProcess(self, request, context):
@@ -401,6 +409,8 @@ class AppleAgent(pb_grpc.SandboxContextServicer):
             if request.id == request.containerID and member.child is not None and member.status is None:
                 member.child.kill()  # its cgroup.kill
         _ = process
+        if request.id == request.containerID:
+            shutil.rmtree(self.inside(f"/run/container/{request.id}"), ignore_errors=True)
         return pb.DeleteProcessResponse()
 
     # ---- the sandbox ----
@@ -410,6 +420,24 @@ class AppleAgent(pb_grpc.SandboxContextServicer):
         if {"bind", "rbind"} & set(request.options):
             self.binds[request.destination] = request.source
         return pb.MountResponse()
+
+    def Copy(self, request, context):
+        """Archives into the guest only. As upstream's reader: no set-id and sticky bits, no hard links, no devices."""
+        self.calls.append(("copy", request))
+        if request.direction != pb.CopyRequest.COPY_IN or not request.is_archive:
+            context.abort(CODE.UNIMPLEMENTED, "copy: only folders into the guest")
+        target = self.inside(request.path)
+        os.makedirs(target, exist_ok=True)
+        try:
+            with self.side.dial(request.vsock_port) as stream, stream.makefile("rb") as data, \
+                    tarfile.open(fileobj=data, mode="r|gz") as archive:
+                for member in archive:
+                    if member.isreg() or member.isdir() or member.issym():
+                        member.mode &= 0o777
+                        archive.extract(member, target, numeric_owner=True)
+        except (OSError, EOFError, tarfile.TarError) as error:
+            context.abort(CODE.INTERNAL, f"copy: {error}")
+        yield pb.CopyResponse(status=pb.CopyResponse.COMPLETE)
 
     def Umount(self, request, context):
         self.calls.append(("umount", request))
@@ -463,6 +491,7 @@ class AppleAgent(pb_grpc.SandboxContextServicer):
                 process.child.kill()
                 process.ended.wait(10)
             process.close_streams()
+        self.files.cleanup()
 
 
 def _only_noted(name):

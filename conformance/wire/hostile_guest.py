@@ -490,6 +490,24 @@ class Floods(Liar):
         return pb.WaitProcessResponse()
 
 
+@agent("early-copy", "says that it has a copy without fetching it", FAILS)
+class EarlyCopy(Liar):
+    def Copy(self, request, context):
+        self.calls.append(("copy", request))
+        yield pb.CopyResponse(status=pb.CopyResponse.COMPLETE)
+
+
+@agent("slow-copy", "fetches the beginning of a copy and no more, and does not answer", WAITS)
+class SlowCopy(Liar):
+    def Copy(self, request, context):
+        self.calls.append(("copy", request))
+        with self.side.dial(request.vsock_port) as stream:
+            stream.recv(100)
+            while context.is_active():
+                time.sleep(0.05)
+        yield pb.CopyResponse(status=pb.CopyResponse.COMPLETE)
+
+
 class Kept(socket.socket):
     """A second descriptor of a stream, which cannot end it."""
 
@@ -541,8 +559,13 @@ def play(name, address):
 
 
 def all_variants():
-    """Every player with the arguments that are worth a try: what a host's test goes through."""
+    """Every player with the arguments that are worth a try: what a host's test goes through.
+
+    Not those that lie about Copy only: a host that copies nothing finds them honest (conformance/vm/test_files.py).
+    """
     for name in PLAYERS:
+        if name in ("early-copy", "slow-copy"):
+            continue
         if name in ("holds", "dies-in", "fails-in"):
             for call in ("CreateProcess", "StartProcess", "WaitProcess", "KillProcess", "DeleteProcess"):
                 yield f"{name}:{call}"

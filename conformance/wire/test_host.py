@@ -7,6 +7,7 @@ Those of whom a host has to wait for a deadline get one of a second. ARCA_BIN na
 
 import concurrent.futures
 import contextlib
+import itertools
 import json
 import os
 import pathlib
@@ -42,13 +43,13 @@ ENDLESS = {"floods", "holds:WaitProcess"}
 class World:
     """A bundle, a state root and a transport folder for one player."""
 
-    count = 0
+    numbers = itertools.count(1)  # worlds are made by several threads
 
     def __init__(self, top, rootfs, ignore=("network",), guest_seconds=None):
         self.environment = dict(os.environ, **({"ARCA_GUEST_SECONDS": guest_seconds} if guest_seconds else {}))
-        World.count += 1
-        self.id = f"{pathlib.Path(top).name}-{World.count}"
-        self.folder = pathlib.Path(top) / str(World.count)
+        number = next(World.numbers)
+        self.id = f"{pathlib.Path(top).name}-{number}"
+        self.folder = pathlib.Path(top) / str(number)
         for name in ("s", "bundle"):
             (self.folder / name).mkdir(parents=True)
         self.address = f"unix://{self.folder / 's'}"

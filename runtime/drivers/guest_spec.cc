@@ -1,5 +1,7 @@
 #include "runtime/drivers/guest_spec.h"
 
+#include <sys/stat.h>
+
 #include <algorithm>
 
 #include "base/log.h"
@@ -55,14 +57,18 @@ Result<> checkSupported(const spec::Spec& spec) {
     return {};
 }
 
+SharedPath sharedPathOf(const spec::Mount& mount, size_t number) {
+    return {"m" + std::to_string(number),
+            mount.source,
+            isReadOnly(mount),
+            hasOption(mount, "rbind") || mount.type == "bind",
+            {}};
+}
+
 Result<> moveMounts(GuestSpec& guest, const Placement& place) {
     for (spec::Mount& mount : guest.spec.mounts) {
         if (!isBind(mount)) continue;
-        SharedPath share;
-        share.name = "m" + std::to_string(guest.shares.size());
-        share.source = mount.source;
-        share.read_only = isReadOnly(mount);
-        share.recursive = hasOption(mount, "rbind") || mount.type == "bind";
+        SharedPath share = sharedPathOf(mount, guest.shares.size());
         ARCA_TRY(share.guest_path, place(share));
         mount.source = share.guest_path;
         guest.shares.push_back(std::move(share));
@@ -99,13 +105,49 @@ void dropNotifySocket(spec::Spec& spec) {
 
 }  // namespace
 
+std::string guestFolder(const std::string& container_id) {
+    return "/run/container/" + container_id;
+}
+
 std::string guestRootfs(const std::string& container_id) {
-    return "/run/container/" + container_id + "/rootfs";
+    return guestFolder(container_id) + "/rootfs";
 }
 
 Placement sharePlacement(const std::string& container_id) {
     return [folder = std::string(proto::kGuestShareFolder) + "/" + container_id + "/"](
                const SharedPath& share) -> Result<std::string> { return folder + share.name; };
+}
+
+std::vector<SharedPath> hostPaths(const spec::Spec& spec) {
+    std::vector<SharedPath> paths;
+    if (spec.root) paths.push_back({kRootfsShare, spec.root->path, false, true, {}});
+    for (const spec::Mount& mount : spec.mounts) {
+        if (isBind(mount)) paths.push_back(sharedPathOf(mount, paths.size()));
+    }
+    return paths;
+}
+
+Placement copyPlacement(const std::string& container_id) {
+    return [container_id](const SharedPath& share) -> Result<std::string> {
+        if (share.name == kRootfsShare) return guestRootfs(container_id);
+        const std::string folder = guestFolder(container_id) + "/copies/" + share.name;
+        struct stat st {};
+        if (::stat(share.source.c_str(), &st) != 0) {
+            return base::failErrno(base::printable(share.source));
+        }
+        if (S_ISDIR(st.st_mode)) return folder;
+        if (S_ISREG(st.st_mode)) return folder + "/" + proto::kCopiedFile;
+        return fail(Code::kUnsupported, base::printable(share.source) +
+                                            ": neither a folder nor a file, and nothing else can "
+                                            "be copied into a guest");
+    };
+}
+
+std::string copyFolder(const SharedPath& path) {
+    const std::string file = std::string("/") + proto::kCopiedFile;
+    const bool is_file = path.name != kRootfsShare && path.guest_path.ends_with(file);
+    return is_file ? path.guest_path.substr(0, path.guest_path.size() - file.size())
+                   : path.guest_path;
 }
 
 Placement mappedPlacement(const std::map<std::string, std::string>& paths) {
@@ -140,12 +182,12 @@ bool parseNamespacePath(const std::string& path, long& pid, std::string& kind) {
 }
 
 Result<GuestSpec> makeGuestSpec(const spec::Spec& spec, const std::string& container_id,
-                                const Placement& place, const NamespaceTranslator& translate) {
+                                const Placements& places, const NamespaceTranslator& translate) {
     ARCA_CHECK(checkSupported(spec));
     GuestSpec guest;
     guest.spec = spec;
     SharedPath root{kRootfsShare, spec.root->path, false, true, {}};
-    ARCA_TRY(root.guest_path, place(root));
+    ARCA_TRY(root.guest_path, places.rootfs(root));
     guest.shares.push_back(std::move(root));
     guest.spec.root->path = guestRootfs(container_id);
     guest.spec.linux.cgroupsPath = "/container/" + container_id;
@@ -153,7 +195,7 @@ Result<GuestSpec> makeGuestSpec(const spec::Spec& spec, const std::string& conta
     guest.spec.hooks.createRuntime.clear();
     guest.spec.hooks.poststart.clear();
     guest.spec.hooks.poststop.clear();
-    ARCA_CHECK(moveMounts(guest, place));
+    ARCA_CHECK(moveMounts(guest, places.binds));
     ARCA_CHECK(moveNamespaces(guest, translate));
     dropNotifySocket(guest.spec);
     return guest;

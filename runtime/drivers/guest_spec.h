@@ -29,9 +29,14 @@ struct GuestSpec {
     bool new_network_namespace = false;
 };
 
+// The folder that the guest's agent has for a container, and deletes with it.
+std::string guestFolder(const std::string& container_id);
 // Name of the root file system in the share, and where it is in the guest.
 inline constexpr char kRootfsShare[] = "rootfs";
 std::string guestRootfs(const std::string& container_id);
+
+// The root file system and the sources of bind mounts, as far as the host is concerned.
+std::vector<SharedPath> hostPaths(const spec::Spec& spec);
 
 // Turns a path below /proc/<pid of a stand-in>/ns into the guest's own; kNotFound when that process
 // is no stand-in of this sandbox.
@@ -41,14 +46,24 @@ using NamespaceTranslator = std::function<base::Result<std::string>(const std::s
 using Placement = std::function<base::Result<std::string>(const SharedPath& share)>;
 // In the share of a VM that the monitor boots.
 Placement sharePlacement(const std::string& container_id);
+// In the container's folder of the guest, for what is copied or mounted there. kUnsupported for
+// what is neither a folder nor a regular file: no socket or device of the host works in a guest.
+Placement copyPlacement(const std::string& container_id);
+// The folder to unpack a copy into, of a path that was placed so: for a file, the one it is in.
+std::string copyFolder(const SharedPath& path);
 // By `paths`, prefixes of the host and what they are in the guest; the longest one counts.
 // kUnsupported for a path that none of them has.
 Placement mappedPlacement(const std::map<std::string, std::string>& paths);
 
+struct Placements {
+    Placement rootfs, binds;
+};
+
 // kUnsupported names what a guest cannot do, instead of leaving it out silently. Hooks of the host
 // (prestart, createRuntime, poststart, poststop) are taken out: the commands run them.
 base::Result<GuestSpec> makeGuestSpec(const spec::Spec& spec, const std::string& container_id,
-                                      const Placement& place, const NamespaceTranslator& translate);
+                                      const Placements& places,
+                                      const NamespaceTranslator& translate);
 
 // The pid and the kind of "/proc/PID/ns/KIND"; false for other paths.
 bool parseNamespacePath(const std::string& path, long& pid, std::string& kind);

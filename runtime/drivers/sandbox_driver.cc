@@ -1,14 +1,9 @@
 #include "runtime/drivers/sandbox_driver.h"
 
 #include <fcntl.h>
-#include <linux/mount.h>
-#include <poll.h>
 #include <signal.h>
 #include <sys/ioctl.h>
-#include <sys/mount.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/syscall.h>
 #include <termios.h>
 #include <unistd.h>
 
@@ -22,10 +17,10 @@
 #include "base/error_texts.h"
 #include "base/files.h"
 #include "base/log.h"
-#include "base/socket.h"
 #include "base/strings.h"
 #include "base/transport.h"
 #include "proto/monitor_protocol.h"
+#include "runtime/drivers/attachment.h"
 #include "runtime/drivers/host_cgroup.h"
 #include "runtime/drivers/network_plan.h"
 #include "runtime/drivers/strict_spec.h"
@@ -64,24 +59,6 @@ std::chrono::seconds callLimit() {
     return std::chrono::seconds(given && *given > 0 && *given <= kMost ? *given : kDefault);
 }
 
-// A detached copy of what is at `path`, for the monitor to attach.
-Result<UniqueFd> cloneTree(const SharedPath& share) {
-    const unsigned flags = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC |
-                           (share.recursive ? static_cast<unsigned>(AT_RECURSIVE) : 0U);
-    UniqueFd tree(
-        static_cast<int>(::syscall(SYS_open_tree, AT_FDCWD, share.source.c_str(), flags)));
-    if (!tree.valid()) return failErrno("open " + base::printable(share.source));
-    mount_attr attributes{};
-    attributes.propagation = MS_SLAVE;
-    if (share.read_only) attributes.attr_set = MOUNT_ATTR_RDONLY;
-    // All below it too: what the guest is to read only must be so on this side of it.
-    if (::syscall(SYS_mount_setattr, tree.get(), "", AT_EMPTY_PATH | AT_RECURSIVE, &attributes,
-                  sizeof attributes) != 0) {
-        return failErrno("set attributes of " + base::printable(share.source));
-    }
-    return tree;
-}
-
 struct TerminalPair {
     UniqueFd master, slave;
 };
@@ -103,64 +80,6 @@ Result<TerminalPair> makeTerminal() {
 }
 
 }  // namespace
-
-class SandboxDriver::Attachment {
- public:
-    Attachment(UniqueFd socket, const SignalInbox* signals)
-        : socket_(std::move(socket)), signals_(signals) {}
-
-    [[nodiscard]] int fd() const { return socket_.get(); }
-
-    Result<> send(MonitorMessage type, std::string_view text = {},
-                  const std::vector<int>& fds = {}) {
-        return base::sendMessage(socket_.get(), proto::encodeMonitorMessage(type, text), fds);
-    }
-
-    // Waits for the answer of this type and gives its text.
-    Result<std::string> await(MonitorMessage type, std::chrono::milliseconds limit) {
-        const auto deadline = std::chrono::steady_clock::now() + limit;
-        while (true) {
-            ARCA_CHECK(waitReadable(deadline));
-            ARCA_TRY(auto message, base::receiveMessage(socket_.get()));
-            if (!message) return fail(Code::kUnavailable, "the sandbox's monitor is gone");
-            const auto packet = proto::decodeMonitorMessage(message->data);
-            if (packet && packet->type == MonitorMessage::kFailure) {
-                return fail(Code::kUnavailable, base::printable(packet->text));
-            }
-            if (packet && packet->type == type) return std::string(packet->text);
-            return fail(Code::kInternal, "the sandbox's monitor sent an unexpected message");
-        }
-    }
-
-    // For a watch: the monitor speaks unasked only to say that it failed.
-    Result<> receiveUnasked() {
-        auto answer = await(MonitorMessage::kFailure, std::chrono::seconds(1));
-        if (!answer) return fail(std::move(answer).error());
-        return {};
-    }
-
- private:
-    Result<> waitReadable(std::chrono::steady_clock::time_point deadline) {
-        while (true) {
-            const auto left = std::chrono::ceil<std::chrono::milliseconds>(
-                deadline - std::chrono::steady_clock::now());
-            if (left.count() <= 0) {
-                return fail(Code::kDeadlineExceeded, "the sandbox's monitor does not answer");
-            }
-            pollfd entries[2] = {{socket_.get(), POLLIN, 0},
-                                 {signals_ != nullptr ? signals_->interruptFd() : -1, POLLIN, 0}};
-            if (::poll(entries, 2, static_cast<int>(left.count())) < 0) {
-                if (errno == EINTR) continue;
-                return failErrno("poll");
-            }
-            if (entries[1].revents != 0) ARCA_CHECK(signals_->checkInterrupt());
-            if (entries[0].revents != 0) return {};
-        }
-    }
-
-    UniqueFd socket_;
-    const SignalInbox* signals_;
-};
 
 SandboxDriver::SandboxDriver(const SandboxChoice& choice)
     : kind_(choice.kind),
@@ -214,6 +133,9 @@ Result<MonitorConfig> SandboxDriver::monitorConfig(const spec::Spec& spec) const
             }
             config.disks.push_back("rw:" + settings_->vm.rootfs_image);
         }
+        const GuestFiles files = guestFilesOf(kind_, *settings_);
+        config.share = files.uses(GuestFiles::Way::kShare);
+        if (!settings_->vm.memory_mib) config.memory_mib += copyMemoryMib(files, spec);
         return config;
     }
     MonitorConfig config;
@@ -285,9 +207,9 @@ Result<GuestSpec> SandboxDriver::guestSpec(const ProcessRequest& request) {
     }
     const bool is_init = request.process_id == request.container_id;
     if (is_init) {
-        const Placement place = kind_ == "vm" ? sharePlacement(request.container_id)
-                                              : mappedPlacement(settings_->connect.paths);
-        auto made = makeGuestSpec(*request.spec, request.container_id, place,
+        const Placements places =
+            placementsOf(guestFilesOf(kind_, *settings_), request.container_id, *settings_);
+        auto made = makeGuestSpec(*request.spec, request.container_id, places,
                                   [this](const std::string& path) { return guestNamespace(path); });
         if (!made) return made;
         // In somebody else's guest nothing of the host is mounted below the container's own folder,
@@ -309,46 +231,69 @@ Result<GuestSpec> SandboxDriver::guestSpec(const ProcessRequest& request) {
     return guest;
 }
 
-Result<> SandboxDriver::mountRootfs(const std::string& container_id, const std::string& source) {
+Result<> SandboxDriver::mountRootfs(const std::string& container_id, const GuestFiles& files,
+                                    const std::string& shared) {
     context_api::MountRequest request;
     context_api::MountResponse response;
     request.set_destination(guestRootfs(container_id));
-    if (hasImage()) {
-        // The machine's only disk.
-        request.set_type(settings_->vm.rootfs_type);
-        request.set_source("/dev/vda");
-    } else {
+    if (files.rootfs == GuestFiles::Way::kMount) {
+        request.set_type(files.device.type);
+        request.set_source(files.device.path);
+        for (const std::string& option : files.device.options) request.add_options(option);
+    } else if (files.rootfs == GuestFiles::Way::kShare) {
         request.set_type("none");
-        request.set_source(source);
+        request.set_source(shared);
         request.add_options("rbind");
+    } else {
+        return {};
     }
     return call(ARCA_CONTEXT_RPC("Mount"), request, response);
 }
 
-Result<bool> SandboxDriver::hasExtension() {
-    if (kind_ == "vm") return true;
+Result<SandboxDriver::GuestAgent> SandboxDriver::askAgent() {
+    if (kind_ == "vm") return GuestAgent{true, true};
     extension_api::VersionResponse response;
     auto known = call(ARCA_EXTENSION_RPC("Version"), extension_api::VersionRequest(), response);
-    if (known) return true;
-    if (known.error().code() == Code::kUnsupported) return false;
-    return fail(std::move(known).error());
+    if (!known) {
+        if (known.error().code() == Code::kUnsupported) return GuestAgent{};
+        return fail(std::move(known).error());
+    }
+    const auto& features = response.features();
+    return GuestAgent{true,
+                      std::find(features.begin(), features.end(), "exact-copy") != features.end()};
 }
 
-Result<std::string> SandboxDriver::configurationFor(const spec::Spec& spec) {
-    ARCA_TRY(const bool ours, hasExtension());
-    if (ours) return spec::writeSpec(spec);
+Result<std::string> SandboxDriver::configurationFor(const spec::Spec& spec,
+                                                    const GuestAgent& agent) {
+    if (agent.is_ours) return spec::writeSpec(spec);
     const Settings none;
     const Settings& settings = settings_ != nullptr ? *settings_ : none;
     return writeStrictSpec(spec, settings.connect.ignore);
+}
+
+Result<> SandboxDriver::copyFiles(const GuestFiles& files, const GuestSpec& guest,
+                                  const GuestAgent& agent, Attachment& attachment) {
+    const auto& ignore = settings_->connect.ignore;
+    const bool may_lose =
+        std::find(ignore.begin(), ignore.end(), kFileAttributesFeature) != ignore.end();
+    const Unpacker unpacker = agent.copies_exactly ? Unpacker::kOurs
+                              : may_lose           ? Unpacker::kProtocolLosing
+                                                   : Unpacker::kProtocol;
+    return copyTrees(attachment, files, guest.shares, unpacker);
 }
 
 Result<> SandboxDriver::createInGuest(const ProcessRequest& request, const GuestSpec& guest,
                                       const Ports& ports, Attachment& attachment) {
     const bool is_init = request.process_id == request.container_id;
     // First what may be refused.
-    ARCA_TRY(std::string configuration, configurationFor(guest.spec));
-    if (is_init && kind_ == "vm") {
-        ARCA_CHECK(mountRootfs(request.container_id, guest.shares.front().guest_path));
+    ARCA_TRY(const GuestAgent agent, askAgent());
+    ARCA_TRY(std::string configuration, configurationFor(guest.spec, agent));
+    const GuestFiles files = is_init ? guestFilesOf(kind_, *settings_) : GuestFiles();
+    if (is_init) {
+        // Ours deletes a folder without a container too. Of another's, what came before its
+        // container would stay if that were not made; and it looks at nothing before the start.
+        if (agent.is_ours) ARCA_CHECK(copyFiles(files, guest, agent, attachment));
+        ARCA_CHECK(mountRootfs(request.container_id, files, guest.shares.front().guest_path));
     }
     context_api::CreateProcessRequest message;
     context_api::CreateProcessResponse response;
@@ -365,6 +310,7 @@ Result<> SandboxDriver::createInGuest(const ProcessRequest& request, const Guest
     watchInterrupts(options);
     auto created = client_->call(ARCA_CONTEXT_RPC("CreateProcess"), message, response, options);
     if (!created) return fail(agentError(created.error()));
+    if (is_init && !agent.is_ours) ARCA_CHECK(copyFiles(files, guest, agent, attachment));
     if (is_init) ARCA_CHECK(saveConfiguration(request.container_id, guest.spec));
     return {};
 }
@@ -419,11 +365,8 @@ Result<MadeProcess> SandboxDriver::createProcess(const ProcessRequest& request) 
     ARCA_CHECK(attachment.send(MonitorMessage::kAttach, hello.dump(), fds));
     stand_in.lease().reset();
     terminal.slave.reset();
-    for (const SharedPath& share : guest.shares) {
-        if (kind_ != "vm") break;  // the guest has it already
-        if (hasImage() && share.name == kRootfsShare) continue;
-        ARCA_TRY(const UniqueFd tree, cloneTree(share));
-        ARCA_CHECK(attachment.send(MonitorMessage::kShare, share.name, {tree.get()}));
+    if (is_init) {
+        ARCA_CHECK(sendTrees(attachment, guestFilesOf(kind_, *settings_), guest.shares));
     }
     ARCA_CHECK(attachment.send(MonitorMessage::kPrepare));
     const auto boot_limit = settings_ != nullptr ? settings_->vm.boot_limit : kAnswerLimit;

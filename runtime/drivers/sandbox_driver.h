@@ -11,6 +11,8 @@
 #include <string_view>
 
 #include "runtime/drivers/agent_driver.h"
+#include "runtime/drivers/attachment.h"
+#include "runtime/drivers/guest_files.h"
 #include "runtime/drivers/guest_spec.h"
 #include "runtime/drivers/network_plan.h"
 #include "runtime/drivers/sandbox_folder.h"
@@ -40,8 +42,11 @@ class SandboxDriver : public AgentDriver {
     struct Ports {
         std::optional<uint32_t> in, out, err;
     };
-    // A connection of a command to the monitor.
-    class Attachment;
+    // What is known of the guest's agent. One without our extension decodes strictly, and ignores.
+    struct GuestAgent {
+        bool is_ours = false;
+        bool copies_exactly = false;
+    };
 
     // The root file system is on a disk of the machine's.
     [[nodiscard]] bool hasImage() const {
@@ -62,10 +67,13 @@ class SandboxDriver : public AgentDriver {
                                                const std::string& kind);
     base::Result<> planGuestNetwork(const ProcessRequest& request, GuestSpec& guest);
     base::Result<> attachNetwork(const ContainerDir& dir, const Record& record);
-    base::Result<> mountRootfs(const std::string& container_id, const std::string& source);
-    // Whether the guest's agent has our extension. One without it decodes strictly, and ignores.
-    base::Result<bool> hasExtension();
-    base::Result<std::string> configurationFor(const spec::Spec& spec);
+    // `shared`: where the root file system is when it is shared.
+    base::Result<> mountRootfs(const std::string& container_id, const GuestFiles& files,
+                               const std::string& shared);
+    base::Result<GuestAgent> askAgent();
+    base::Result<std::string> configurationFor(const spec::Spec& spec, const GuestAgent& agent);
+    base::Result<> copyFiles(const GuestFiles& files, const GuestSpec& guest,
+                             const GuestAgent& agent, Attachment& attachment);
     base::Result<> createInGuest(const ProcessRequest& request, const GuestSpec& guest,
                                  const Ports& ports, Attachment& attachment);
     base::Result<> saveConfiguration(const std::string& container_id, const spec::Spec& spec);

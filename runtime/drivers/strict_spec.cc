@@ -17,9 +17,10 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-constexpr std::array<std::string_view, 8> kFeatures{"seccomp",   "hooks",          "devices",
-                                                    "network",   "user-namespace", "propagation",
-                                                    "resources", "labels"};
+constexpr std::array<std::string_view, 9> kFeatures{
+    "seccomp",   "hooks",          "devices",
+    "network",   "user-namespace", "propagation",
+    "resources", "labels",         kFileAttributesFeature};
 
 // What Docker and runc's `spec` always write: a guest's devtmpfs has these and no more rights.
 bool isDefaultDeviceRule(const spec::DeviceRule& rule) {

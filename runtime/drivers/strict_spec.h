@@ -13,8 +13,11 @@
 
 namespace arca::runtime {
 
+// What files lose when such a guest unpacks a copy of them (archive/archive.h).
+inline constexpr char kFileAttributesFeature[] = "file-attributes";
+
 // Features that `connect.ignore` may name: seccomp, hooks, devices, network, user-namespace,
-// propagation, resources, labels.
+// propagation, resources, labels, file-attributes.
 bool isIgnorableFeature(std::string_view name);
 
 // The JSON text for such a guest. kUnsupported names the first feature of `spec` that is not in

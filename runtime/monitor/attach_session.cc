@@ -2,7 +2,9 @@
 
 #include <sys/epoll.h>
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <utility>
 
 #include "base/ids.h"
@@ -21,6 +23,16 @@ using proto::MonitorMessage;
 namespace {
 
 constexpr size_t kMaxTrees = 4096;
+constexpr char kAllowLosses[] =
+    ": this guest would silently leave it out (connect.ignore in the configuration can allow that: "
+    "\"file-attributes\")";
+
+std::optional<archive::Fidelity> fidelityOf(const std::string& word) {
+    if (word == proto::kCopyExact) return archive::Fidelity::kExact;
+    if (word == proto::kCopyOrError) return archive::Fidelity::kProtocolOrError;
+    if (word == proto::kCopyWithLosses) return archive::Fidelity::kProtocolWithLosses;
+    return std::nullopt;
+}
 
 }  // namespace
 
@@ -51,16 +63,24 @@ void AttachSession::released() {
     close();
 }
 
+void AttachSession::sandboxLost(const std::string& why) {
+    if (copy_) fail(why);
+}
+
 void AttachSession::close() {
     if (!socket_.valid()) return;
     const auto keep = shared_from_this();
     watch_.reset();
     socket_.reset();
     trees_.clear();
-    if (const auto process = std::exchange(process_, nullptr)) {
-        if (!process->committed()) monitor_.takeBack(process);
-    }
+    // What is being unpacked in the guest can be deleted there when that has ended; see copied().
+    if (copy_) return copy_->abort();
+    takeBack(std::exchange(process_, nullptr));
     monitor_.drop(*this);
+}
+
+void AttachSession::takeBack(const std::shared_ptr<GuestProcess>& process) {
+    if (process && !process->committed()) monitor_.takeBack(process);
 }
 
 void AttachSession::receive() {
@@ -89,8 +109,11 @@ Result<> AttachSession::handle(const proto::MonitorPacket& packet, std::vector<U
                 if (!prepared) self->fail(prepared.error().message());
             });
             return {};
+        case MonitorMessage::kCopy:
+            if (!process_ || process_->committed() || copy_) break;
+            return copy(packet.text);
         case MonitorMessage::kCommit: {
-            if (!process_ || process_->committed()) break;
+            if (!process_ || process_->committed() || copy_) break;
             ARCA_CHECK(send(MonitorMessage::kCommitted));
             const auto process = process_;
             process->commit();
@@ -145,10 +168,12 @@ Result<> AttachSession::attach(std::string_view text, std::vector<UniqueFd> fds)
 }
 
 Result<> AttachSession::prepare() {
-    for (SharedTree& tree : trees_) {
-        ARCA_CHECK(monitor_.share(request_->container, tree.name, tree.fd.get()));
+    if (monitor_.shares()) {
+        for (SharedTree& tree : trees_) {
+            ARCA_CHECK(monitor_.share(request_->container, tree.name, tree.fd.get()));
+        }
+        trees_.clear();
     }
-    trees_.clear();
     ARCA_TRY(process_, monitor_.makeProcess(std::move(*request_)));
     const auto& ports = process_->request().ports;
     nlohmann::json answer = nlohmann::json::object();
@@ -157,6 +182,44 @@ Result<> AttachSession::prepare() {
         if (ports[i]) answer[names[i]] = *ports[i];
     }
     return send(MonitorMessage::kPrepared, answer.dump());
+}
+
+Result<> AttachSession::copy(std::string_view text) {
+    const auto malformed = [] { return base::fail(Code::kInternal, "malformed copy message"); };
+    const auto json = nlohmann::json::parse(text, nullptr, false);
+    if (!json.is_object()) return malformed();
+    const std::string name = json.value("name", "");
+    const auto tree = std::find_if(trees_.begin(), trees_.end(),
+                                   [&](const SharedTree& one) { return one.name == name; });
+    const auto fidelity = fidelityOf(json.value("losses", ""));
+    if (tree == trees_.end() || !fidelity) return malformed();
+    TreeCopyRequest request;
+    request.tree = std::move(tree->fd);
+    trees_.erase(tree);
+    request.guest_path = json.value("to", "");
+    request.fidelity = *fidelity;
+    request.limits.bytes = json.value("bytes", uint64_t{0});
+    ARCA_TRY(copy_, monitor_.copy(std::move(request), [self = shared_from_this()](
+                                                          const Result<archive::Packed>& packed) {
+        self->copied(packed);
+    }));
+    return {};
+}
+
+void AttachSession::copied(const Result<archive::Packed>& packed) {
+    copy_.reset();
+    // The command went away meanwhile.
+    if (!socket_.valid()) {
+        takeBack(std::exchange(process_, nullptr));
+        return monitor_.drop(*this);
+    }
+    if (packed) {
+        if (!send(MonitorMessage::kCopied, std::to_string(packed->bytes))) close();
+        return;
+    }
+    std::string why = packed.error().message();
+    if (packed.error().code() == Code::kUnsupported) why += kAllowLosses;
+    fail(why);
 }
 
 }  // namespace arca::runtime

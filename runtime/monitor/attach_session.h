@@ -11,6 +11,7 @@
 #include "base/unique_fd.h"
 #include "proto/monitor_protocol.h"
 #include "runtime/monitor/guest_process.h"
+#include "runtime/monitor/tree_copy.h"
 
 namespace arca::runtime {
 
@@ -26,6 +27,8 @@ class AttachSession : public std::enable_shared_from_this<AttachSession> {
     void fail(const std::string& why);
     // The answer to kRelease.
     void released();
+    // The guest will not answer any more: says why to a command that waits for a copy into it.
+    void sandboxLost(const std::string& why);
     // Somebody else ends the conversation (the monitor goes).
     void close();
 
@@ -39,6 +42,9 @@ class AttachSession : public std::enable_shared_from_this<AttachSession> {
     base::Result<> attach(std::string_view json, std::vector<base::UniqueFd> fds);
     base::Result<> prepare();
     base::Result<> attachNetwork(const std::string& container, std::vector<base::UniqueFd> fds);
+    base::Result<> copy(std::string_view json);
+    void copied(const base::Result<archive::Packed>& packed);
+    void takeBack(const std::shared_ptr<GuestProcess>& process);
     base::Result<> send(proto::MonitorMessage type, std::string_view text = {});
 
     Monitor& monitor_;
@@ -46,6 +52,7 @@ class AttachSession : public std::enable_shared_from_this<AttachSession> {
     base::Watch watch_;
     std::unique_ptr<GuestProcessRequest> request_;
     std::vector<SharedTree> trees_;
+    std::shared_ptr<TreeCopy> copy_;
     std::shared_ptr<GuestProcess> process_;
 };
 

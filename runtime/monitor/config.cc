@@ -23,6 +23,7 @@ std::string writeMonitorConfig(const MonitorConfig& config) {
                                       {"append", config.append},
                                       {"memory_mib", config.memory_mib},
                                       {"vcpus", config.vcpus},
+                                      {"share", config.share},
                                       {"disks", config.disks},
                                       {"boot_seconds", config.boot_limit.count()}};
     return json.dump(1, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n";
@@ -46,6 +47,7 @@ Result<MonitorConfig> parseMonitorConfig(std::string_view text) {
         json.at("append").get_to(config.append);
         json.at("memory_mib").get_to(config.memory_mib);
         json.at("vcpus").get_to(config.vcpus);
+        json.at("share").get_to(config.share);
         json.at("disks").get_to(config.disks);
         config.boot_limit = std::chrono::seconds(json.at("boot_seconds").get<int64_t>());
         return config;

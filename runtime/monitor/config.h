@@ -25,6 +25,7 @@ struct MonitorConfig {
     std::string append;  // more words for the kernel's command line
     uint32_t memory_mib = 0;
     uint32_t vcpus = 1;
+    bool share = true;               // by virtiofs; else the guest has nothing of the host's files
     std::vector<std::string> disks;  // "ro:PATH" or "rw:PATH", raw images
     std::chrono::seconds boot_limit{60};
 };

@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "base/log.h"
+#include "runtime/monitor/ports.h"
 #include "runtime/rpc_names.h"
 #include "sandbox_context.pb.h"
 
@@ -28,7 +29,6 @@ namespace {
 constexpr std::chrono::milliseconds kOutputPatience{2'000};
 constexpr std::chrono::milliseconds kKillPatience{5'000};
 constexpr std::chrono::milliseconds kCallLimit{10'000};
-constexpr int kPortTries = 64;
 constexpr size_t kStdin = 0;
 constexpr size_t kStdout = 1;
 
@@ -61,16 +61,10 @@ Result<> GuestProcess::listen() {
 }
 
 Result<> GuestProcess::listenOn(size_t stream) {
-    Result<std::unique_ptr<base::Listener>> listener = fail(Code::kUnavailable, "no free port");
-    for (int i = 0; i < kPortTries && !listener; ++i) {
-        const auto port = around_.next_port();
-        if (!port) break;
-        listener = around_.transport.listen(*port);
-        request_.ports[stream] = port;
-        if (!listener && listener.error().sysErrno() != EADDRINUSE) break;
-    }
-    if (!listener) return fail(std::move(listener).error().withContext("listen for a stream"));
-    listeners_[stream] = std::move(*listener);
+    auto port = listenOnFreePort(around_.transport, around_.next_port);
+    if (!port) return fail(std::move(port).error().withContext("listen for a stream"));
+    request_.ports[stream] = port->number;
+    listeners_[stream] = std::move(port->listener);
     ARCA_TRY(accepts_[stream], base::Watch::make(around_.loop, listeners_[stream]->fd(), EPOLLIN,
                                                  [this, stream](uint32_t) { accept(stream); }));
     return {};

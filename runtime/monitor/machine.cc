@@ -51,11 +51,14 @@ std::vector<std::string> qemuArguments(const MonitorConfig& config, const Kernel
         "-append",
         "console=ttyS0 quiet panic=-1 cryptomgr.notests rdinit=/sbin/vminitd" +
             (config.append.empty() ? "" : " " + config.append),
-        "-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console", "-chardev",
-        "socket,id=fs,fd=4", "-device",
-        std::string("vhost-user-fs-pci,chardev=fs,queue-size=512,tag=") + proto::kShareTag,
+        "-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console",
         // Nothing that QEMU itself needs after start-up.
         "-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"};
+    if (config.share) {
+        args.insert(args.end(), {"-chardev", "socket,id=fs,fd=4", "-device",
+                                 std::string("vhost-user-fs-pci,chardev=fs,queue-size=512,tag=") +
+                                     proto::kShareTag});
+    }
     if (vsock != nullptr) {
         args.insert(args.end(), {"-device", "vhost-vsock-pci,vhostfd=3,guest-cid=" +
                                                 std::to_string(vsock->cid)});
@@ -124,6 +127,21 @@ Result<UniqueFd> Machine::startVsock(const MonitorConfig& config, int dir_fd) {
     return std::move(vsock.second);
 }
 
+Result<UniqueFd> Machine::startFileServer(const MonitorConfig& config, int dir_fd,
+                                          const std::string& served) {
+    ARCA_TRY(const UniqueFd listener, base::listenUnix(dir_fd, kFsSocket, SOCK_STREAM));
+    ARCA_CHECK(launch(
+        "virtiofsd", {config.virtiofsd,
+                      {"virtiofsd", "--fd=3", "-o", "source=" + served, "-o", "cache=auto", "-o",
+                       "xattr", "-o", "no_posix_lock", "--rlimit-nofile=0", "--thread-pool-size=1"},
+                      {listener.get()},
+                      console_write_.get(),
+                      false}));
+    ARCA_TRY(UniqueFd fs, base::connectUnix(dir_fd, kFsSocket, SOCK_STREAM));
+    (void)::unlinkat(dir_fd, kFsSocket, 0);
+    return fs;
+}
+
 Result<> Machine::startParts(const MonitorConfig& config, int dir_fd, const std::string& served,
                              const KernelVsock* kernel_vsock) {
     const int output = console_write_.get();
@@ -131,20 +149,15 @@ Result<> Machine::startParts(const MonitorConfig& config, int dir_fd, const std:
     if (kernel_vsock == nullptr) {
         ARCA_TRY(vsock, startVsock(config, dir_fd));
     }
-    ARCA_TRY(const UniqueFd listener, base::listenUnix(dir_fd, kFsSocket, SOCK_STREAM));
-    ARCA_CHECK(launch(
-        "virtiofsd", {config.virtiofsd,
-                      {"virtiofsd", "--fd=3", "-o", "source=" + served, "-o", "cache=auto", "-o",
-                       "xattr", "-o", "no_posix_lock", "--rlimit-nofile=0", "--thread-pool-size=1"},
-                      {listener.get()},
-                      output,
-                      false}));
-    ARCA_TRY(const UniqueFd fs, base::connectUnix(dir_fd, kFsSocket, SOCK_STREAM));
-    (void)::unlinkat(dir_fd, kFsSocket, 0);
+    UniqueFd fs;
+    if (config.share) {
+        ARCA_TRY(fs, startFileServer(config, dir_fd, served));
+    }
     const int vsock_fd = kernel_vsock != nullptr ? kernel_vsock->device.get() : vsock.get();
-    ARCA_CHECK(launch(
-        "qemu",
-        {config.qemu, qemuArguments(config, kernel_vsock), {vsock_fd, fs.get()}, output, true}));
+    std::vector<int> fds{vsock_fd};
+    if (fs.valid()) fds.push_back(fs.get());
+    ARCA_CHECK(
+        launch("qemu", {config.qemu, qemuArguments(config, kernel_vsock), fds, output, true}));
     console_write_.reset();
     return {};
 }

@@ -25,7 +25,7 @@ class Machine {
     using Failed = std::function<void(std::string why)>;
 
     // Starts it. `dir_fd`: the sandbox's folder, where the vsock socket and console.log go;
-    // `served`: the directory for the guest.
+    // `served`: the directory for the guest, where `config` has it share one.
     // `vsock`: the kernel's device; null: arca-vsock plays one.
     static base::Result<std::unique_ptr<Machine>> start(base::EventLoop& loop,
                                                         const MonitorConfig& config, int dir_fd,
@@ -52,6 +52,8 @@ class Machine {
                               const KernelVsock* vsock);
     // Gives QEMU's end.
     base::Result<base::UniqueFd> startVsock(const MonitorConfig& config, int dir_fd);
+    base::Result<base::UniqueFd> startFileServer(const MonitorConfig& config, int dir_fd,
+                                                 const std::string& served);
     base::Result<> launch(const char* name, const HelperProgram& program);
     base::Result<> openConsole(int dir_fd);
     void readConsole();

@@ -60,8 +60,10 @@ Result<> Monitor::start() {
     idle_timer_ = base::Timer(loop_, kIdleLimit, [this] { leaveIfUnused(); });
     std::string address = config_.address;
     if (address == "vm") {
-        ARCA_TRY(Share share, Share::make(dir_.get()));
-        share_ = std::move(share);
+        if (config_.share) {
+            ARCA_TRY(Share share, Share::make(dir_.get()));
+            share_ = std::move(share);
+        }
         proving_ = config_.accel == "auto";
         if (proving_) config_.accel = "kvm";
         ARCA_TRY(address, takeVsock());
@@ -98,8 +100,8 @@ Result<std::string> Monitor::takeVsock() {
 
 Result<> Monitor::startMachine() {
     ARCA_TRY(machine_,
-             Machine::start(loop_, config_, dir_.get(), share_->servedPath(), vsock_.get(),
-                            [this](const std::string& why) { machineFailed(why); }));
+             Machine::start(loop_, config_, dir_.get(), share_ ? share_->servedPath() : "",
+                            vsock_.get(), [this](const std::string& why) { machineFailed(why); }));
     return {};
 }
 
@@ -225,7 +227,7 @@ void Monitor::setUpGuest() {
 
 void Monitor::mountShare() {
     // Both at once: neither needs the other.
-    auto left = std::make_shared<int>(2);
+    auto left = std::make_shared<int>(share_ ? 2 : 1);
     const auto one_done = [this, left] {
         if (--*left == 0) guestIsReady();
     };
@@ -233,6 +235,7 @@ void Monitor::mountShare() {
     link.set_interface("lo");
     link.set_up(true);
     setUpCall<wire::IpLinkSetResponse>(ARCA_CONTEXT_RPC("IpLinkSet"), link, one_done);
+    if (!share_) return;
     wire::MountRequest mount;
     mount.set_type("virtiofs");
     mount.set_source(proto::kShareTag);
@@ -288,6 +291,15 @@ Result<> Monitor::share(const std::string& container, const std::string& name, i
     if (!share_) return fail(Code::kUnsupported, "this sandbox shares no directory of the host");
     containers_.insert(container);
     return share_->add(container, name, tree);
+}
+
+Result<std::shared_ptr<TreeCopy>> Monitor::copy(TreeCopyRequest request, TreeCopy::Done done) {
+    if (!channel_) return fail(Code::kUnavailable, "the sandbox was lost");
+    TreeCopy::Surroundings around{loop_, *transport_, *channel_, [this] { return nextPort(); },
+                                  config_.call_limit};
+    auto copy = std::make_shared<TreeCopy>(std::move(around), std::move(request), std::move(done));
+    ARCA_CHECK(copy->start());
+    return copy;
 }
 
 Result<std::shared_ptr<GuestProcess>> Monitor::makeProcess(GuestProcessRequest request) {
@@ -387,6 +399,8 @@ void Monitor::lose(const std::string& why) {
     for (const Answer& answer : std::exchange(waiting_, {})) answer(fail(Error(*failure_)));
     const auto processes = processes_;
     for (const auto& process : processes) process->lost();
+    const auto sessions = sessions_;
+    for (const auto& session : sessions) session->sandboxLost(why);
     leaveIfUnused();
 }
 

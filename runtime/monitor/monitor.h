@@ -1,7 +1,8 @@
 // The monitor of one sandbox: owns the VM (or the connection to somebody else's), relays stdio,
 // waits for processes, and cleans up after any death. DESIGN: "The stand-in".
 //
-// Everything happens on the loop's thread; one more thread dials the guest while it boots. The
+// Everything happens on the loop's thread; one more thread dials the guest while it boots, and
+// each copy into it has one. The
 // guest is hostile, the commands on attach.sock are root's own.
 #pragma once
 
@@ -25,6 +26,7 @@
 #include "runtime/monitor/guest_process.h"
 #include "runtime/monitor/machine.h"
 #include "runtime/monitor/share.h"
+#include "runtime/monitor/tree_copy.h"
 
 namespace arca::runtime {
 
@@ -44,6 +46,10 @@ class Monitor {
     // Calls `then` once the guest answers, or with why it never will.
     void whenReady(std::function<void(const base::Result<>&)> then);
     base::Result<> share(const std::string& container, const std::string& name, int tree);
+    // Whether the guest sees what share() is given.
+    [[nodiscard]] bool shares() const { return share_.has_value(); }
+    // Begins to copy a tree into the guest.
+    base::Result<std::shared_ptr<TreeCopy>> copy(TreeCopyRequest request, TreeCopy::Done done);
     base::Result<std::shared_ptr<GuestProcess>> makeProcess(GuestProcessRequest request);
     // Undoes makeProcess() of a command that gave up or died.
     void takeBack(const std::shared_ptr<GuestProcess>& process);

@@ -3,21 +3,24 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <map>
 #include <memory>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "archive/archive.h"
+#include "archive/xattrs.h"
 #include "base/files.h"
 #include "base/strings.h"
-#include "vminitd/archive.h"
 
-namespace arca::vminitd {
+namespace arca::archive {
 
 using base::Code;
 using base::fail;
@@ -28,6 +31,7 @@ using base::UniqueFd;
 namespace {
 
 constexpr int kBlockBytes = 256 << 10;
+constexpr int kNoAttributes = -1;
 
 struct DirCloser {
     void operator()(DIR* dir) const noexcept { (void)::closedir(dir); }
@@ -60,10 +64,29 @@ bool leavesTree(const std::string& target, size_t depth) {
 
 class Packer {
  public:
-    Packer(const ByteSink& sink, const ArchiveLimits& limits)
-        : sink_(sink), limits_(limits), buffer_(kBlockBytes) {}
+    Packer(const ByteSink& sink, Fidelity fidelity, const Limits& limits)
+        : sink_(sink), fidelity_(fidelity), limits_(limits), buffer_(kBlockBytes) {}
 
-    Result<> pack(int root_fd) {
+    Result<Packed> tree(int root_fd) {
+        ARCA_CHECK(open());
+        struct stat st {};
+        if (::fstat(root_fd, &st) != 0) return failErrno("stat");
+        ARCA_CHECK(header("./", st, root_fd));
+        ARCA_CHECK(folder(root_fd, ".", "", 0));
+        return close();
+    }
+
+    Result<Packed> oneFile(int file_fd, const char* name) {
+        ARCA_CHECK(open());
+        struct stat folder {};
+        folder.st_mode = S_IFDIR | 0755;
+        ARCA_CHECK(header("./", folder, kNoAttributes));
+        ARCA_CHECK(regular(file_fd, name));
+        return close();
+    }
+
+ private:
+    Result<> open() {
         archive_.reset(::archive_write_new());
         entry_.reset(::archive_entry_new());
         if (!archive_ || !entry_) return failErrno("make an archive", ENOMEM);
@@ -71,6 +94,8 @@ class Packer {
         // Level 1: the stream goes to the next kernel, not around the world.
         const bool ready =
             ::archive_write_set_format_pax(a) == ARCHIVE_OK &&
+            // One form of extended attributes and not two.
+            ::archive_write_set_format_option(a, "pax", "xattrheader", "SCHILY") == ARCHIVE_OK &&
             ::archive_write_add_filter_gzip(a) == ARCHIVE_OK &&
             ::archive_write_set_filter_option(a, "gzip", "compression-level", "1") == ARCHIVE_OK &&
             ::archive_write_set_filter_option(a, "gzip", "timestamp", nullptr) == ARCHIVE_OK &&
@@ -78,15 +103,16 @@ class Packer {
             ::archive_write_set_bytes_in_last_block(a, 1) == ARCHIVE_OK &&
             ::archive_write_open(a, this, nullptr, &Packer::flush, nullptr) == ARCHIVE_OK;
         if (!ready) return failed("open the archive");
-        struct stat st {};
-        if (::fstat(root_fd, &st) != 0) return failErrno("stat");
-        ARCA_CHECK(header("./", st, 0));
-        ARCA_CHECK(folder(root_fd, ".", "", 0));
-        if (::archive_write_close(a) != ARCHIVE_OK) return failed("close the archive");
         return {};
     }
 
- private:
+    Result<Packed> close() {
+        if (::archive_write_close(archive_.get()) != ARCHIVE_OK) {
+            return fail(std::move(failed("close the archive")).error());
+        }
+        return packed_;
+    }
+
     static la_ssize_t flush(struct archive* a, void* self, const void* data, size_t size) {
         auto& packer = *static_cast<Packer*>(self);
         auto written = packer.sink_({static_cast<const char*>(data), size});
@@ -103,24 +129,61 @@ class Packer {
         return fail(Code::kSystem, what + ": " + (why == nullptr ? "failed" : why));
     }
 
-    Result<> header(const std::string& path, const struct stat& st, int64_t size) {
-        if (++entries_ > limits_.entries) {
+    [[nodiscard]] bool exact() const { return fidelity_ == Fidelity::kExact; }
+
+    // An error when the reader would not restore it, and that must be an error.
+    [[nodiscard]] Result<> loses(const std::string& path, const char* what) const {
+        if (fidelity_ != Fidelity::kProtocolOrError) return {};
+        return fail(Code::kUnsupported, base::printable(path) + ": " + what);
+    }
+
+    Result<> checkLosses(const std::string& path, const struct stat& st, int attributes_of) const {
+        if (fidelity_ != Fidelity::kProtocolOrError) return {};
+        if ((st.st_mode & S_ISUID) != 0) return loses(path, "set-user-id bit");
+        if ((st.st_mode & S_ISGID) != 0) return loses(path, "set-group-id bit");
+        if ((st.st_mode & S_ISVTX) != 0) return loses(path, "sticky bit");
+        if (attributes_of == kNoAttributes) return {};
+        ARCA_TRY(const bool any, hasAttributes(attributes_of));
+        return any ? loses(path, "extended attributes") : Result<>();
+    }
+
+    // Writes the entry's header; what is particular to its type is in the entry already.
+    // `attributes_of`: the file, for its extended attributes.
+    Result<> header(const std::string& path, const struct stat& st, int attributes_of) {
+        if (++packed_.entries > limits_.entries) {
             return fail(Code::kInvalidArgument,
                         "more than " + std::to_string(limits_.entries) + " files and folders");
         }
+        ARCA_CHECK(checkLosses(path, st, attributes_of));
         struct archive_entry* entry = entry_.get();
         ::archive_entry_set_pathname(entry, path.c_str());
         ::archive_entry_set_filetype(entry, st.st_mode & S_IFMT);
         ::archive_entry_set_perm(entry, st.st_mode & 07777U);
         ::archive_entry_set_uid(entry, st.st_uid);
         ::archive_entry_set_gid(entry, st.st_gid);
-        ::archive_entry_set_mtime(entry, st.st_mtim.tv_sec, 0);
-        ::archive_entry_set_size(entry, size);
+        ::archive_entry_set_mtime(entry, st.st_mtim.tv_sec, exact() ? st.st_mtim.tv_nsec : 0);
+        if (!::archive_entry_size_is_set(entry)) ::archive_entry_set_size(entry, 0);
+        if (exact() && attributes_of != kNoAttributes)
+            ARCA_CHECK(readAttributes(attributes_of, entry));
         const int status = ::archive_write_header(archive_.get(), entry);
         ::archive_entry_clear(entry);
         // A warning is about names that are no ASCII: they are written as the bytes that they are.
         if (status != ARCHIVE_OK && status != ARCHIVE_WARN) return failed(path);
         return {};
+    }
+
+    // A file with several names: where the first of them was packed. Sets the entry up as a link to
+    // that, or remembers this one.
+    Result<bool> linkToFirst(const struct stat& st, const std::string& path) {
+        if (!exact() || st.st_nlink < 2) return false;
+        const auto [first, is_new] = first_names_.try_emplace({st.st_dev, st.st_ino}, path);
+        if (first_names_.size() > limits_.links) {
+            return fail(Code::kInvalidArgument,
+                        "more than " + std::to_string(limits_.links) + " files with several names");
+        }
+        if (is_new) return false;
+        ::archive_entry_set_hardlink(entry_.get(), first->second.c_str());
+        return true;
     }
 
     Result<> folder(int parent_fd, const char* name, const std::string& path, unsigned depth) {
@@ -133,7 +196,7 @@ class Packer {
         if (depth > 0) {
             struct stat st {};
             if (::fstat(fd.get(), &st) != 0) return failErrno("stat " + path);
-            ARCA_CHECK(header(path, st, 0));
+            ARCA_CHECK(header(path, st, fd.get()));
         }
         const std::unique_ptr<DIR, DirCloser> dir(::fdopendir(fd.get()));
         if (!dir) return failErrno("read folder " + path);
@@ -158,7 +221,32 @@ class Packer {
         if (S_ISDIR(st.st_mode)) return folder(dir_fd, name.c_str(), path, depth + 1);
         if (S_ISLNK(st.st_mode)) return symlink(dir_fd, name, path, st, depth);
         if (S_ISREG(st.st_mode)) return file(dir_fd, name, path);
-        return {};
+        if (S_ISSOCK(st.st_mode)) return {};  // nobody listens in a copy
+        return device(dir_fd, name, path, st);
+    }
+
+    // And FIFOs.
+    Result<> device(int dir_fd, const std::string& name, const std::string& path,
+                    const struct stat& st) {
+        if (!exact()) return loses(path, S_ISFIFO(st.st_mode) ? "a FIFO" : "a device");
+        ARCA_TRY(const bool link, linkToFirst(st, path));
+        if (!link && !S_ISFIFO(st.st_mode)) {
+            ::archive_entry_set_rdevmajor(entry_.get(), major(st.st_rdev));
+            ::archive_entry_set_rdevminor(entry_.get(), minor(st.st_rdev));
+        }
+        return headerOf(dir_fd, name, path, st, link);
+    }
+
+    // The header of something that is not opened otherwise.
+    Result<> headerOf(int dir_fd, const std::string& name, const std::string& path,
+                      const struct stat& st, bool link) {
+        if (link || fidelity_ == Fidelity::kProtocol) return header(path, st, kNoAttributes);
+        const UniqueFd fd(::openat(dir_fd, name.c_str(), O_PATH | O_NOFOLLOW | O_CLOEXEC));
+        if (!fd.valid()) {
+            ::archive_entry_clear(entry_.get());
+            return vanished(errno) ? Result<>() : Result<>(failErrno("open " + path));
+        }
+        return header(path, st, fd.get());
     }
 
     Result<> symlink(int dir_fd, const std::string& name, const std::string& path,
@@ -170,30 +258,38 @@ class Packer {
             return gone ? Result<>() : Result<>(failErrno("readlink " + path));
         }
         const std::string target(text.data(), static_cast<size_t>(n));
-        if (leavesTree(target, depth)) return {};
-        ::archive_entry_set_symlink(entry_.get(), target.c_str());
-        return header(path, st, 0);
+        if (fidelity_ == Fidelity::kProtocol && leavesTree(target, depth)) return {};
+        ARCA_TRY(const bool link, linkToFirst(st, path));
+        if (!link) ::archive_entry_set_symlink(entry_.get(), target.c_str());
+        return headerOf(dir_fd, name, path, st, link);
     }
 
     Result<> file(int dir_fd, const std::string& name, const std::string& path) {
         const UniqueFd fd(::openat(dir_fd, name.c_str(),
                                    O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC));
         if (!fd.valid()) return vanished(errno) ? Result<>() : Result<>(failErrno("open " + path));
+        return regular(fd.get(), path);
+    }
+
+    Result<> regular(int fd, const std::string& path) {
         struct stat st {};
-        if (::fstat(fd.get(), &st) != 0) return failErrno("stat " + path);
+        if (::fstat(fd, &st) != 0) return failErrno("stat " + path);
         if (!S_ISREG(st.st_mode)) return {};
-        bytes_ += static_cast<uint64_t>(st.st_size);
-        if (bytes_ > limits_.bytes) {
+        ARCA_TRY(const bool link, linkToFirst(st, path));
+        if (link) return header(path, st, kNoAttributes);
+        packed_.bytes += static_cast<uint64_t>(st.st_size);
+        if (packed_.bytes > limits_.bytes) {
             return fail(Code::kInvalidArgument,
                         "more than " + std::to_string(limits_.bytes) + " bytes");
         }
-        ARCA_CHECK(header(path, st, st.st_size));
+        ::archive_entry_set_size(entry_.get(), st.st_size);
+        ARCA_CHECK(header(path, st, fd));
         // Exactly what the header says: what has grown is cut, and what has shrunk is filled with
         // zeros by the next header.
         auto left = static_cast<uint64_t>(st.st_size);
         while (left > 0) {
             const size_t wanted = std::min<uint64_t>(left, buffer_.size());
-            const ssize_t n = ::read(fd.get(), buffer_.data(), wanted);
+            const ssize_t n = ::read(fd, buffer_.data(), wanted);
             if (n < 0 && errno == EINTR) continue;
             if (n < 0) return failErrno("read " + path);
             if (n == 0) break;
@@ -206,19 +302,25 @@ class Packer {
     }
 
     const ByteSink& sink_;
-    const ArchiveLimits& limits_;
+    Fidelity fidelity_;
+    const Limits& limits_;
     std::vector<char> buffer_;
     Result<> sink_failure_;
-    uint64_t entries_ = 0;
-    uint64_t bytes_ = 0;
+    Packed packed_;
+    std::map<std::pair<dev_t, ino_t>, std::string> first_names_;
     std::unique_ptr<struct archive_entry, EntryFree> entry_;
     std::unique_ptr<struct archive, WriteFree> archive_;
 };
 
 }  // namespace
 
-Result<> packTree(int dir_fd, const ByteSink& sink, const ArchiveLimits& limits) {
-    return Packer(sink, limits).pack(dir_fd);
+Result<Packed> packTree(int dir_fd, const ByteSink& sink, Fidelity fidelity, const Limits& limits) {
+    return Packer(sink, fidelity, limits).tree(dir_fd);
 }
 
-}  // namespace arca::vminitd
+Result<Packed> packFile(int file_fd, const char* name, const ByteSink& sink, Fidelity fidelity,
+                        const Limits& limits) {
+    return Packer(sink, fidelity, limits).oneFile(file_fd, name);
+}
+
+}  // namespace arca::archive

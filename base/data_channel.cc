@@ -1,4 +1,4 @@
-#include "vminitd/data_channel.h"
+#include "base/data_channel.h"
 
 #include <poll.h>
 #include <sys/eventfd.h>
@@ -10,12 +10,7 @@
 #include <cstdint>
 #include <utility>
 
-namespace arca::vminitd {
-
-using base::Code;
-using base::fail;
-using base::failErrno;
-using base::Result;
+namespace arca::base {
 
 StopSignal::StopSignal() : event_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {}
 
@@ -25,7 +20,7 @@ void StopSignal::set() {
     [[maybe_unused]] const ssize_t n = ::write(event_.get(), &one, sizeof one);
 }
 
-DataChannel::DataChannel(base::UniqueFd socket, const StopSignal& stop,
+DataChannel::DataChannel(UniqueFd socket, const StopSignal& stop,
                          std::chrono::milliseconds stall_limit)
     : socket_(std::move(socket)), stop_(stop), stall_limit_(stall_limit) {}
 
@@ -56,7 +51,7 @@ Result<size_t> DataChannel::read(char* to, size_t size) {
         if (errno == EAGAIN || errno == EWOULDBLOCK) {
             ARCA_CHECK(wait(POLLIN));
         } else if (errno != EINTR) {
-            return fail(Code::kUnavailable, "data channel: " + base::errnoText(errno), errno);
+            return fail(Code::kUnavailable, "data channel: " + errnoText(errno), errno);
         }
     }
 }
@@ -73,7 +68,7 @@ Result<> DataChannel::write(std::string_view data) {
         if (errno == EAGAIN || errno == EWOULDBLOCK) {
             ARCA_CHECK(wait(POLLOUT));
         } else if (errno != EINTR) {
-            return fail(Code::kUnavailable, "data channel: " + base::errnoText(errno), errno);
+            return fail(Code::kUnavailable, "data channel: " + errnoText(errno), errno);
         }
     }
     return {};
@@ -83,4 +78,4 @@ void DataChannel::finishWriting() {
     (void)::shutdown(socket_.get(), SHUT_WR);
 }
 
-}  // namespace arca::vminitd
+}  // namespace arca::base

@@ -12,7 +12,7 @@
 #include "base/result.h"
 #include "base/unique_fd.h"
 
-namespace arca::vminitd {
+namespace arca::base {
 
 // Says "stop" from any thread to one that is working.
 class StopSignal {
@@ -25,7 +25,7 @@ class StopSignal {
 
  private:
     std::atomic<bool> set_{false};
-    base::UniqueFd event_;
+    UniqueFd event_;
 };
 
 class DataChannel {
@@ -33,22 +33,22 @@ class DataChannel {
     static constexpr std::chrono::milliseconds kStallLimit{120'000};
 
     // `stop` must outlive the channel.
-    DataChannel(base::UniqueFd socket, const StopSignal& stop,
+    DataChannel(UniqueFd socket, const StopSignal& stop,
                 std::chrono::milliseconds stall_limit = kStallLimit);
 
     // Up to `size` bytes; 0 at the end. kUnavailable when the peer broke it off, kDeadlineExceeded
     // when it stalled, kUnavailable "cancelled" after the stop.
-    base::Result<size_t> read(char* to, size_t size);
-    base::Result<> write(std::string_view data);
+    Result<size_t> read(char* to, size_t size);
+    Result<> write(std::string_view data);
     // No more will be written: the peer sees the end.
     void finishWriting();
 
  private:
-    base::Result<> wait(short events);
+    Result<> wait(short events);
 
-    base::UniqueFd socket_;
+    UniqueFd socket_;
     const StopSignal& stop_;
     std::chrono::milliseconds stall_limit_;
 };
 
-}  // namespace arca::vminitd
+}  // namespace arca::base

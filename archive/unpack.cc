@@ -2,6 +2,7 @@
 #include <archive_entry.h>
 #include <fcntl.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -11,12 +12,13 @@
 #include <utility>
 #include <vector>
 
+#include "archive/archive.h"
+#include "archive/xattrs.h"
 #include "base/files.h"
 #include "base/log.h"
 #include "base/strings.h"
-#include "vminitd/archive.h"
 
-namespace arca::vminitd {
+namespace arca::archive {
 
 using base::Code;
 using base::fail;
@@ -28,6 +30,7 @@ namespace {
 
 constexpr size_t kBlockBytes = size_t{256} << 10U;
 constexpr mode_t kModeBits = 0777;
+constexpr mode_t kAllModeBits = 07777;
 constexpr int kTries = 16;             // a process of the container may play against us
 constexpr uint64_t kLoggedSkips = 16;  // an archive must not fill the log
 
@@ -37,10 +40,12 @@ struct ReadFree {
 
 class Unpacker {
  public:
-    Unpacker(int root_fd, const ByteSource& source, bool root_is_new, const ArchiveLimits& limits)
+    Unpacker(int root_fd, const ByteSource& source, bool root_is_new, Fidelity fidelity,
+             const Limits& limits)
         : root_fd_(root_fd),
           source_(source),
           root_is_new_(root_is_new),
+          exact_(fidelity == Fidelity::kExact),
           limits_(limits),
           buffer_(kBlockBytes) {}
 
@@ -67,6 +72,7 @@ class Unpacker {
             ARCA_CHECK(any(entry));
         }
         if (seen == 0) return fail(Code::kInvalidArgument, "archive: it is empty");
+        ARCA_CHECK(applyFolderTimes());
         return result_;
     }
 
@@ -115,7 +121,7 @@ class Unpacker {
         ARCA_TRY(std::vector<std::string> parts, partsOf(::archive_entry_pathname(entry)));
         const auto type = ::archive_entry_filetype(entry);
         const bool link = ::archive_entry_hardlink(entry) != nullptr;
-        if (link || (type != AE_IFREG && type != AE_IFDIR && type != AE_IFLNK)) {
+        if (!isWanted(type, link)) {
             if (++result_.skipped <= kLoggedSkips) {
                 base::log::warning("archive: left out " +
                                    base::printable(::archive_entry_pathname(entry)) +
@@ -124,23 +130,44 @@ class Unpacker {
             return {};
         }
         ++result_.entries;
-        if (parts.empty()) {
-            if (type != AE_IFDIR) {
-                return fail(Code::kInvalidArgument, "archive: the root is no folder");
-            }
-            if (!root_is_new_) return {};
-            ARCA_TRY(const UniqueFd root, base::openAt(root_fd_, ".", O_RDONLY | O_DIRECTORY));
-            return applyOwnerAndMode(root.get(), entry);
-        }
-        const std::string name = std::move(parts.back());
-        parts.pop_back();
-        ARCA_TRY(const int parent, openParent(parts));
-        auto made = type == AE_IFDIR   ? folder(parent, name, entry)
-                    : type == AE_IFLNK ? symlink(parent, name, entry)
-                                       : file(parent, name, entry);
+        auto made =
+            parts.empty() ? root(type, link, entry) : one(std::move(parts), type, link, entry);
         if (made) return {};
         return fail(std::move(made).error().withContext(
             "unpack " + base::printable(::archive_entry_pathname(entry))));
+    }
+
+    [[nodiscard]] bool isWanted(unsigned type, bool link) const {
+        const bool plain = type == AE_IFREG || type == AE_IFDIR || type == AE_IFLNK;
+        if (!exact_) return plain && !link;
+        return plain || link || isNode(type);
+    }
+
+    static bool isNode(unsigned type) {
+        return type == AE_IFCHR || type == AE_IFBLK || type == AE_IFIFO;
+    }
+
+    Result<> root(unsigned type, bool link, struct archive_entry* entry) {
+        if (type != AE_IFDIR || link) {
+            return fail(Code::kInvalidArgument, "archive: the root is no folder");
+        }
+        if (!root_is_new_) return {};
+        ARCA_TRY(const UniqueFd fd, base::openAt(root_fd_, ".", O_RDONLY | O_DIRECTORY));
+        ARCA_CHECK(applyAttributes(fd.get(), entry));
+        return rememberTime({}, entry);
+    }
+
+    Result<> one(std::vector<std::string> parts, unsigned type, bool link,
+                 struct archive_entry* entry) {
+        const std::string name = parts.back();
+        std::vector<std::string> above(parts.begin(), parts.end() - 1);
+        ARCA_TRY(const int parent, openParent(above));
+        if (link) return hardLink(parent, name, entry);
+        if (type == AE_IFLNK) return symlink(parent, name, entry);
+        if (type == AE_IFREG) return file(parent, name, entry);
+        if (isNode(type)) return node(parent, name, type, entry);
+        ARCA_CHECK(folder(parent, name, entry));
+        return rememberTime(std::move(parts), entry);
     }
 
     // The folder of the last entry is mostly that of the next.
@@ -178,17 +205,124 @@ class Unpacker {
         return base::removeTree(dir_fd, name);
     }
 
-    static Result<> applyOwnerAndMode(int fd, struct archive_entry* entry) {
+    // Owner, mode and, if exact, extended attributes. In this order: a new owner takes the set-id
+    // bits and the capabilities away.
+    Result<> applyAttributes(int fd, struct archive_entry* entry) {
         const auto uid = static_cast<uid_t>(::archive_entry_uid(entry));
         const auto gid = static_cast<gid_t>(::archive_entry_gid(entry));
         if (::fchown(fd, uid, gid) != 0) return failErrno("chown");
-        if (::fchmod(fd, ::archive_entry_perm(entry) & kModeBits) != 0) return failErrno("chmod");
+        const mode_t mode = ::archive_entry_perm(entry) & (exact_ ? kAllModeBits : kModeBits);
+        if (::fchmod(fd, mode) != 0) return failErrno("chmod");
+        return extendedAttributes(fd, entry);
+    }
+
+    Result<> extendedAttributes(int fd, struct archive_entry* entry) {
+        if (!exact_) return {};
+        ARCA_TRY(const uint64_t lost, writeAttributes(fd, entry));
+        result_.lost_attributes += lost;
+        return {};
+    }
+
+    static timespec timeOf(struct archive_entry* entry) {
+        return {::archive_entry_mtime(entry), ::archive_entry_mtime_nsec(entry)};
+    }
+
+    Result<> applyTime(int dir_fd, const std::string& name, struct archive_entry* entry) const {
+        if (!exact_ || !::archive_entry_mtime_is_set(entry)) return {};
+        const timespec times[2] = {timeOf(entry), timeOf(entry)};
+        if (::utimensat(dir_fd, name.c_str(), times, AT_SYMLINK_NOFOLLOW) != 0) {
+            return failErrno("set the time");
+        }
+        return {};
+    }
+
+    // A folder's is changed by what is made in it afterwards.
+    Result<> rememberTime(std::vector<std::string> parts, struct archive_entry* entry) {
+        if (!exact_ || !::archive_entry_mtime_is_set(entry)) return {};
+        if (folder_times_.size() >= limits_.links) {
+            return fail(Code::kInvalidArgument,
+                        "more than " + std::to_string(limits_.links) + " folders");
+        }
+        folder_times_.emplace_back(base::join(parts, "/"), timeOf(entry));
+        return {};
+    }
+
+    Result<> applyFolderTimes() {
+        for (const auto& [path, time] : folder_times_) {
+            UniqueFd dir;
+            for (const std::string_view part : base::split(path, '/')) {
+                if (part.empty()) continue;
+                dir.reset(::openat(dir.valid() ? dir.get() : root_fd_, std::string(part).c_str(),
+                                   O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
+                // A later entry has taken its place.
+                if (!dir.valid()) break;
+            }
+            if (!path.empty() && !dir.valid()) continue;
+            const timespec times[2] = {time, time};
+            if (::utimensat(path.empty() ? root_fd_ : dir.get(), ".", times, 0) != 0) {
+                return failErrno("set the time of folder " + base::printable(path));
+            }
+        }
         return {};
     }
 
     Result<> folder(int parent, const std::string& name, struct archive_entry* entry) {
         ARCA_TRY(const UniqueFd fd, enter(parent, name));
-        return applyOwnerAndMode(fd.get(), entry);
+        return applyAttributes(fd.get(), entry);
+    }
+
+    // What cannot be opened without a deed of its own: by its place.
+    Result<> applyToNode(int parent, const std::string& name, struct archive_entry* entry) {
+        const auto uid = static_cast<uid_t>(::archive_entry_uid(entry));
+        const auto gid = static_cast<gid_t>(::archive_entry_gid(entry));
+        ARCA_TRY(const UniqueFd fd, base::openAt(parent, name, O_PATH | O_NOFOLLOW));
+        if (::fchownat(fd.get(), "", uid, gid, AT_EMPTY_PATH) != 0) return failErrno("chown");
+        if (::archive_entry_filetype(entry) != AE_IFLNK &&
+            ::chmod(base::fdPath(fd.get()).c_str(), ::archive_entry_perm(entry) & kAllModeBits) !=
+                0) {
+            return failErrno("chmod");
+        }
+        ARCA_CHECK(extendedAttributes(fd.get(), entry));
+        return applyTime(parent, name, entry);
+    }
+
+    Result<> node(int parent, const std::string& name, unsigned type, struct archive_entry* entry) {
+        const auto major = static_cast<unsigned>(::archive_entry_rdevmajor(entry));
+        const auto minor = static_cast<unsigned>(::archive_entry_rdevminor(entry));
+        const dev_t device = type == AE_IFIFO ? 0 : makedev(major, minor);
+        for (int i = 0; ::mknodat(parent, name.c_str(), type | 0600U, device) != 0; ++i) {
+            if (errno != EEXIST || i == kTries) return failErrno("mknod");
+            ARCA_CHECK(clear(parent, name));
+        }
+        return applyToNode(parent, name, entry);
+    }
+
+    // Of two names of one file the second; the first was unpacked before.
+    Result<> hardLink(int parent, const std::string& name, struct archive_entry* entry) {
+        ARCA_TRY(std::vector<std::string> parts, partsOf(::archive_entry_hardlink(entry)));
+        if (parts.empty()) return fail(Code::kInvalidArgument, "a hard link to the root");
+        const std::string first = std::move(parts.back());
+        parts.pop_back();
+        UniqueFd dir;
+        for (const std::string& part : parts) {
+            dir.reset(::openat(dir.valid() ? dir.get() : root_fd_, part.c_str(),
+                               O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
+            if (!dir.valid()) return failErrno("hard link: folder " + base::printable(part));
+        }
+        const int from = dir.valid() ? dir.get() : root_fd_;
+        for (int i = 0; ::linkat(from, first.c_str(), parent, name.c_str(), 0) != 0; ++i) {
+            if (errno != EEXIST || i == kTries) return failErrno("hard link");
+            // To itself: it is there already, and must not be cleared away.
+            struct stat one {};
+            struct stat other {};
+            if (::fstatat(from, first.c_str(), &one, AT_SYMLINK_NOFOLLOW) == 0 &&
+                ::fstatat(parent, name.c_str(), &other, AT_SYMLINK_NOFOLLOW) == 0 &&
+                one.st_dev == other.st_dev && one.st_ino == other.st_ino) {
+                return {};
+            }
+            ARCA_CHECK(clear(parent, name));
+        }
+        return {};
     }
 
     Result<> symlink(int parent, const std::string& name, struct archive_entry* entry) {
@@ -200,12 +334,7 @@ class Unpacker {
             if (errno != EEXIST || i == kTries) return failErrno("symlink");
             ARCA_CHECK(clear(parent, name));
         }
-        const auto uid = static_cast<uid_t>(::archive_entry_uid(entry));
-        const auto gid = static_cast<gid_t>(::archive_entry_gid(entry));
-        if (::fchownat(parent, name.c_str(), uid, gid, AT_SYMLINK_NOFOLLOW) != 0) {
-            return failErrno("chown");
-        }
-        return {};
+        return applyToNode(parent, name, entry);
     }
 
     Result<> file(int parent, const std::string& name, struct archive_entry* entry) {
@@ -225,7 +354,8 @@ class Unpacker {
             ARCA_CHECK(clear(parent, name));
         }
         ARCA_CHECK(content(fd.get(), size));
-        return applyOwnerAndMode(fd.get(), entry);
+        ARCA_CHECK(applyAttributes(fd.get(), entry));
+        return applyTime(parent, name, entry);
     }
 
     Result<> content(int fd, int64_t size) {
@@ -261,21 +391,23 @@ class Unpacker {
     int root_fd_;
     const ByteSource& source_;
     bool root_is_new_;
-    const ArchiveLimits& limits_;
+    bool exact_;
+    const Limits& limits_;
     std::vector<char> buffer_;
     std::optional<base::Error> source_failure_;
     Unpacked result_;
     uint64_t bytes_ = 0;
     std::vector<std::string> last_parts_;
     UniqueFd last_parent_;
+    std::vector<std::pair<std::string, timespec>> folder_times_;
     std::unique_ptr<struct archive, ReadFree> archive_;
 };
 
 }  // namespace
 
 Result<Unpacked> unpackTree(int dir_fd, const ByteSource& source, bool root_is_new,
-                            const ArchiveLimits& limits) {
-    return Unpacker(dir_fd, source, root_is_new, limits).unpack();
+                            Fidelity fidelity, const Limits& limits) {
+    return Unpacker(dir_fd, source, root_is_new, fidelity, limits).unpack();
 }
 
-}  // namespace arca::vminitd
+}  // namespace arca::archive
