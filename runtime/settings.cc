@@ -7,6 +7,7 @@
 #include "base/strings.h"
 #include "runtime/context.h"
 #include "runtime/drivers/strict_spec.h"
+#include "runtime/hook_places.h"
 
 namespace arca::runtime {
 namespace {
@@ -64,6 +65,16 @@ Result<> checkVsock(const std::string& vsock, const std::string& member) {
     return wrong(member, "not auto, kernel or user");
 }
 
+Result<> readStages(const Json& value, const std::string& member, std::vector<std::string>& out) {
+    if (!value.is_array()) return wrong(member, "not an array");
+    for (const Json& entry : value) {
+        ARCA_CHECK(readText(entry, member, out.emplace_back()));
+        auto known = checkStage(out.back());
+        if (!known) return fail(std::move(known).error().withContext(member));
+    }
+    return {};
+}
+
 Result<> readVmMember(const std::string& key, const Json& value, VmSettings& vm) {
     const std::string member = "vm." + key;
     if (key == "kernel") return readPath(value, member, vm.kernel);
@@ -71,6 +82,7 @@ Result<> readVmMember(const std::string& key, const Json& value, VmSettings& vm)
     if (key == "qemu") return readPath(value, member, vm.qemu);
     if (key == "virtiofsd") return readPath(value, member, vm.virtiofsd);
     if (key == "append") return readText(value, member, vm.append);
+    if (key == "guest_hooks") return readStages(value, member, vm.guest_hooks);
     if (key == "memory_mib") {
         return readNumber(value, member, kLeastMemoryMib, kMostMemoryMib, vm.memory_mib);
     }
@@ -178,7 +190,7 @@ Result<Settings> readSettings(const std::string& given) {
 Result<> applyAnnotations(const spec::Annotations& annotations, Settings& settings) {
     constexpr std::string_view kOurs = "io.arca.";
     for (const auto& [name, value] : annotations) {
-        if (name.rfind(kOurs, 0) != 0) continue;
+        if (name.rfind(kOurs, 0) != 0 && name != kGuestHooksAnnotation) continue;
         const auto& allowed = settings.allowed_annotations;
         if (std::find(allowed.begin(), allowed.end(), name) == allowed.end()) {
             return fail(Code::kPermissionDenied,
@@ -202,6 +214,10 @@ Result<> applyAnnotations(const spec::Annotations& annotations, Settings& settin
             ARCA_CHECK(readPath(Json(value), "annotation " + name, vm.rootfs_image));
         } else if (name == kRootfsTypeAnnotation) {
             vm.rootfs_type = value;
+        } else if (name == kGuestHooksAnnotation) {
+            auto stages = parseStages(value);
+            if (!stages) return fail(std::move(stages).error().withContext("annotation " + name));
+            vm.guest_hooks = std::move(*stages);
         } else {
             return fail(Code::kInvalidArgument,
                         "annotation " + base::printable(name) + ": no such setting");

@@ -27,6 +27,8 @@ struct VmSettings {
     std::optional<uint32_t> memory_mib;  // absent: from the container's limit
     std::optional<uint32_t> vcpus;       // absent: from the container's quota
     std::chrono::seconds boot_limit{60};
+    // Stages whose hooks of the bundle are run by the guest's agent, in guests of others too.
+    std::vector<std::string> guest_hooks;
     // A raw disk image that is the root file system instead of the bundle's, and what it holds.
     // Only annotations name one.
     std::string rootfs_image;
@@ -64,6 +66,8 @@ inline constexpr char kInitrdAnnotation[] = "io.arca.vm.initrd";
 inline constexpr char kAppendAnnotation[] = "io.arca.vm.append";
 inline constexpr char kRootfsImageAnnotation[] = "io.arca.vm.rootfs_image";
 inline constexpr char kRootfsTypeAnnotation[] = "io.arca.vm.rootfs_type";
+// Replaces vm.guest_hooks: stages, comma-separated.
+inline constexpr char kGuestHooksAnnotation[] = "org.arca.hooks.guest";
 
 // Lays the annotations over `settings`. One of ours that is not allowed is kPermissionDenied: to
 // ignore it would give a container something else than was asked for.
