@@ -14,20 +14,17 @@
 namespace arca::base {
 namespace {
 
-// Where the parent finds what went wrong: vfork(2) shares our memory.
-struct ProgramFailure {
-    volatile int error = 0;
-    const char* volatile step = "exec";
-};
+// What a child was at when something went wrong.
+enum Step : int { kExec, kCgroup, kNetwork };
 
 // CHILD SIDE. Where it is to run: while the descriptors still have their numbers.
-bool moveProgram(const ProgramPlan& plan, ProgramFailure& failure) noexcept {
+bool moveProgram(const ProgramPlan& plan, volatile int* step) noexcept {
     if (plan.new_session) (void)::setsid();
-    failure.step = "join its cgroup";
+    *step = kCgroup;
     for (size_t i = 0; i < plan.cgroup_count; ++i) {
         if (::write(plan.cgroups[i], "0", 1) != 1) return false;
     }
-    failure.step = "join the network namespace";
+    *step = kNetwork;
     return plan.network_namespace < 0 || ::setns(plan.network_namespace, CLONE_NEWNET) == 0;
 }
 
@@ -46,10 +43,12 @@ bool placeDescriptors(const ProgramPlan& plan) noexcept {
     return true;
 }
 
-// CHILD SIDE of vfork(2).
-[[noreturn]] void programChild(const ProgramPlan& plan, ProgramFailure& failure) noexcept {
-    if (moveProgram(plan, failure)) {
-        failure.step = "exec";
+// CHILD SIDE of vfork(2), which shares our memory: `error` and `step` are where the parent finds
+// them. Plain volatile objects: members of a struct were taken for dead by g++ 12.
+[[noreturn]] void programChild(const ProgramPlan& plan, volatile int* error,
+                               volatile int* step) noexcept {
+    if (moveProgram(plan, step)) {
+        *step = kExec;
         if (placeDescriptors(plan)) {
             if (plan.oom_score == OomScore::kPlain) writeZero(kOomScoreFile);
             resetSignals();
@@ -61,7 +60,7 @@ bool placeDescriptors(const ProgramPlan& plan) noexcept {
             }
         }
     }
-    failure.error = errno;
+    *error = errno;
     ::_exit(127);
 }
 
@@ -124,12 +123,15 @@ std::optional<int> reportedError(int report_fd) {
 }
 
 Result<StartedProgram> startProgram(const ProgramPlan& plan) {
-    ProgramFailure failure;
+    static constexpr const char* kSteps[] = {"exec", "join its cgroup",
+                                             "join the network namespace"};
+    volatile int error = 0;
+    volatile int step = kExec;
     const SignalsBlocked blocked;
     const pid_t pid = ::vfork();
-    if (pid == 0) programChild(plan, failure);
+    if (pid == 0) programChild(plan, &error, &step);
     if (pid < 0) return failErrno("fork");
-    return StartedProgram{pid, failure.error, failure.step};
+    return StartedProgram{pid, error, kSteps[step]};
 }
 
 }  // namespace arca::base

@@ -99,6 +99,13 @@ void closeOthers(const ChildPlan& plan) noexcept {
     (void)::syscall(SYS_close_range, first, ~0U, 0);
 }
 
+// CHILD SIDE
+[[noreturn]] void guardFailed(const ChildPlan& plan, ChildFailure::Step step) noexcept {
+    const ChildFailure failure{step, errno};
+    [[maybe_unused]] const ssize_t n = ::write(plan.report_fd, &failure, sizeof failure);
+    ::_exit(127);
+}
+
 // CHILD SIDE. The process between the parent and a program with a time limit: whatever the program
 // starts stays below it, also what has left the group and the session, and what its parent has
 // left. Ends with the program; what is still there then is left to live.
@@ -108,14 +115,14 @@ void closeOthers(const ChildPlan& plan) noexcept {
     (void)::prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
     // All signals stay blocked; an ignored SIGCHLD would take the status.
     (void)::signal(SIGCHLD, SIG_DFL);
+    // Before anything is closed: the folder may be named by a descriptor.
+    if (plan.cwd != nullptr && ::chdir(plan.cwd) != 0) guardFailed(plan, ChildFailure::kChdir);
     closeOthers(plan);
+    ChildPlan program_plan = plan;
+    program_plan.cwd = nullptr;
     const pid_t program = ::_Fork();
-    if (program == 0) childMain(plan);
-    if (program < 0) {
-        const ChildFailure failure{ChildFailure::kFork, errno};
-        [[maybe_unused]] const ssize_t n = ::write(plan.report_fd, &failure, sizeof failure);
-        ::_exit(127);
-    }
+    if (program == 0) childMain(program_plan);
+    if (program < 0) guardFailed(plan, ChildFailure::kFork);
     for (const int fd : {plan.stdin_fd, plan.stdout_fd, plan.stderr_fd, plan.report_fd}) {
         (void)::close(fd);
     }

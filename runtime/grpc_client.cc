@@ -27,6 +27,7 @@ using Clock = std::chrono::steady_clock;
 struct GrpcClient::Impl final : GrpcSession {
     base::UniqueFd socket;
     GrpcStream* current = nullptr;
+    GrpcStream held;  // of begin()
     bool broken = false;
 
     Result<> start() { return startSession(); }
@@ -148,6 +149,31 @@ Result<> GrpcClient::call(std::string_view path, const google::protobuf::Message
     impl_->current = nullptr;
     if (!result) return result;
     return outcomeOf(stream, response);
+}
+
+Result<> GrpcClient::begin(std::string_view path, const google::protobuf::MessageLite& request) {
+    ARCA_TRY(impl_->held.request, frameRequest(request));
+    ARCA_CHECK(impl_->submit(path, impl_->held));
+    return impl_->flush();
+}
+
+Result<GrpcClient::Next> GrpcClient::next(google::protobuf::MessageLite& response) {
+    GrpcStream& stream = impl_->held;
+    ARCA_TRY(const bool there, takeMessage(stream, response));
+    if (there) return Next::kMessage;
+    if (!stream.closed) {
+        ARCA_CHECK(impl_->receive());
+        ARCA_CHECK(impl_->flush());
+    }
+    ARCA_TRY(const bool came, takeMessage(stream, response));
+    if (came) return Next::kMessage;
+    if (!stream.closed) return Next::kNothing;
+    ARCA_CHECK(statusOf(stream));
+    return Next::kEnd;
+}
+
+int GrpcClient::fd() const {
+    return impl_->socket.get();
 }
 
 std::string innermostMessage(std::string_view message) {

@@ -48,6 +48,15 @@ class GrpcClient {
     base::Result<> call(std::string_view path, const google::protobuf::MessageLite& request,
                         google::protobuf::MessageLite& response, const CallOptions& options = {});
 
+    // Begins a call whose answers come one after the other. The connection serves no other then.
+    base::Result<> begin(std::string_view path, const google::protobuf::MessageLite& request);
+    // Of the call that was begun: takes one more answer if it has come. Does not wait. kEnd: that
+    // was all; a call that ended with an error is that error.
+    enum class Next { kMessage, kNothing, kEnd };
+    base::Result<Next> next(google::protobuf::MessageLite& response);
+    // For poll(2).
+    [[nodiscard]] int fd() const;
+
  private:
     explicit GrpcClient(std::unique_ptr<Impl> impl);
     std::unique_ptr<Impl> impl_;

@@ -78,22 +78,30 @@ ssize_t readRequest(nghttp2_session*, int32_t, uint8_t* buffer, size_t size, uin
     return static_cast<ssize_t>(n);
 }
 
-// Takes the message out of the gRPC frame in `data`.
-Result<> decodeResponse(const std::string& data, google::protobuf::MessageLite& response) {
+// The length in the header of the gRPC frame at the start of `data`.
+Result<uint32_t> frameLength(const std::string& data) {
     const auto byte = [&](size_t i) {
         return static_cast<uint32_t>(static_cast<unsigned char>(data[i]));
     };
     if (data.size() < kFrameHeaderBytes || byte(0) != 0) {
         return fail(Code::kInternal, "the agent's answer is not a gRPC message");
     }
-    const uint32_t size = byte(1) << 24U | byte(2) << 16U | byte(3) << 8U | byte(4);
+    return byte(1) << 24U | byte(2) << 16U | byte(3) << 8U | byte(4);
+}
+
+Result<> parseMessage(const std::string& data, uint32_t size,
+                      google::protobuf::MessageLite& response) {
+    if (response.ParseFromArray(data.data() + kFrameHeaderBytes, static_cast<int>(size))) return {};
+    return fail(Code::kInternal, "the agent's answer is not the expected message");
+}
+
+// Takes the message out of the gRPC frame in `data`.
+Result<> decodeResponse(const std::string& data, google::protobuf::MessageLite& response) {
+    ARCA_TRY(const uint32_t size, frameLength(data));
     if (data.size() != kFrameHeaderBytes + size) {
         return fail(Code::kInternal, "the agent's answer has a wrong length");
     }
-    if (!response.ParseFromArray(data.data() + kFrameHeaderBytes, static_cast<int>(size))) {
-        return fail(Code::kInternal, "the agent's answer is not the expected message");
-    }
-    return {};
+    return parseMessage(data, size, response);
 }
 
 }  // namespace
@@ -129,7 +137,19 @@ Result<std::string> frameRequest(const google::protobuf::MessageLite& request) {
     return framed;
 }
 
-Result<> outcomeOf(const GrpcStream& stream, google::protobuf::MessageLite& response) {
+Result<bool> takeMessage(GrpcStream& stream, google::protobuf::MessageLite& response) {
+    if (stream.response.size() < kFrameHeaderBytes) return false;
+    ARCA_TRY(const uint32_t size, frameLength(stream.response));
+    if (size > kMaxResponseBytes) {
+        return fail(Code::kInternal, "the agent's answer has a wrong length");
+    }
+    if (stream.response.size() < kFrameHeaderBytes + size) return false;
+    ARCA_CHECK(parseMessage(stream.response, size, response));
+    stream.response.erase(0, kFrameHeaderBytes + size);
+    return true;
+}
+
+Result<> statusOf(const GrpcStream& stream) {
     if (stream.too_large) {
         return fail(Code::kInternal, "the agent's answer is larger than " +
                                          std::to_string(kMaxResponseBytes) + " bytes");
@@ -150,6 +170,11 @@ Result<> outcomeOf(const GrpcStream& stream, google::protobuf::MessageLite& resp
             text = "the agent answered gRPC status " + std::to_string(*stream.grpc_status);
         return fail(codeForStatus(*stream.grpc_status), std::move(text));
     }
+    return {};
+}
+
+Result<> outcomeOf(const GrpcStream& stream, google::protobuf::MessageLite& response) {
+    ARCA_CHECK(statusOf(stream));
     return decodeResponse(stream.response, response);
 }
 

@@ -37,6 +37,12 @@ struct GrpcStream {
 // The message in a gRPC frame. kInternal when it cannot be encoded.
 base::Result<std::string> frameRequest(const google::protobuf::MessageLite& request);
 
+// Takes the first of several messages that have come; false when there is no whole one.
+base::Result<bool> takeMessage(GrpcStream& stream, google::protobuf::MessageLite& response);
+
+// Of a closed stream: the agent's error, or what was wrong with its answer.
+base::Result<> statusOf(const GrpcStream& stream);
+
 // What a closed stream amounts to: `response` filled, or the agent's error, or what was wrong with
 // its answer.
 base::Result<> outcomeOf(const GrpcStream& stream, google::protobuf::MessageLite& response);

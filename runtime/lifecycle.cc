@@ -13,6 +13,7 @@
 #include "proto/lease_protocol.h"
 #include "runtime/body.h"
 #include "runtime/bundle.h"
+#include "runtime/hook_places.h"
 #include "runtime/notify.h"
 #include "runtime/pid_file.h"
 #include "runtime/sockets.h"
@@ -55,6 +56,11 @@ Result<> runCreateHooks(const Record& record, const spec::Hooks& hooks, pid_t pi
                            hookContext(record, "createRuntime", Status::kCreated, pid));
 }
 
+bool hasCreateHooks(const spec::Hooks& hooks) {
+    return !hooks.prestart.empty() || !hooks.createRuntime.empty() ||
+           !hooks.createContainer.empty();
+}
+
 bool hasHome(const std::optional<spec::Process>& process) {
     if (!process) return false;
     for (const std::string& entry : process->env) {
@@ -82,8 +88,6 @@ Record newRecord(const Context& context, const std::string& id, const Bundle& bu
     record.private_pid_namespace = bundle.spec.newNamespace(spec::NamespaceType::kPid);
     record.home_given = hasHome(bundle.spec.process);
     record.hooks.startContainer = bundle.spec.hooks.startContainer;
-    record.hooks.poststart = bundle.spec.hooks.poststart;
-    record.hooks.poststop = bundle.spec.hooks.poststop;
     return record;
 }
 
@@ -114,6 +118,10 @@ Result<Settings> chooseSandbox(const Context& context, const spec::Annotations& 
     if (record.sandbox.empty()) record.sandbox = settings.sandbox;
     if (record.sandbox.empty()) record.sandbox = "local";
     ARCA_CHECK(checkSandbox(record.sandbox));
+    if (record.sandbox == "local" && annotations.contains(kGuestHooksAnnotation)) {
+        return fail(Code::kUnsupported, std::string("annotation ") + kGuestHooksAnnotation +
+                                            ": the local sandbox has no guest");
+    }
     if (record.sandbox != "local") {
         record.sandbox_id = sandboxOwner(annotations, record.id);
         ARCA_CHECK(base::validateId(record.sandbox_id));
@@ -143,7 +151,7 @@ Result<> chooseCgroupManager(const Globals& globals, Bundle& bundle, Container& 
 }
 
 Result<ProcessRequest> initRequest(const Context& context, Action action, Bundle& bundle,
-                                   Container& container) {
+                                   const spec::Hooks& host_hooks, Container& container) {
     Record& record = container.record;
     const Arguments& arguments = context.arguments;
     ProcessRequest request;
@@ -160,21 +168,23 @@ Result<ProcessRequest> initRequest(const Context& context, Action action, Bundle
     request.options = writeOptions(options);
     request.stdio = hasTerminal(bundle.spec) ? Stdio::kTerminal : Stdio::kInherit;
     request.inherited_fds = context.fds.count;
-    request.may_be_plugged = action == Action::kCreate || !bundle.spec.hooks.prestart.empty() ||
-                             !bundle.spec.hooks.createRuntime.empty();
-    request.run_hooks = [&record, &bundle](pid_t pid) {
-        return runCreateHooks(record, bundle.spec.hooks, pid);
+    request.may_be_plugged = action == Action::kCreate || !host_hooks.prestart.empty() ||
+                             !host_hooks.createRuntime.empty();
+    request.run_hooks = [&record, &host_hooks](pid_t pid) {
+        return runCreateHooks(record, host_hooks, pid);
     };
     return request;
 }
 
 // The part of create that has something to undo: from the first record on disk to the last step.
 Result<MadeProcess> makeInit(const Context& context, Action action, const SignalInbox& signals,
-                             Bundle& bundle, const HandOver& sockets, Container& container) {
+                             Bundle& bundle, const spec::Hooks& host_hooks, const HandOver& sockets,
+                             Container& container) {
     Record& record = container.record;
     ARCA_CHECK(container.dir.save(record));
     ARCA_CHECK(addNotifySocket(container.dir, bundle.spec));
-    ARCA_TRY(const ProcessRequest request, initRequest(context, action, bundle, container));
+    ARCA_TRY(const ProcessRequest request,
+             initRequest(context, action, bundle, host_hooks, container));
     auto made = container.driver->createProcess(request);
     if (!made) return fail(processError(made.error()));
     record.init = made->identity;
@@ -191,9 +201,7 @@ Result<MadeProcess> makeInit(const Context& context, Action action, const Signal
 
 // Takes back what makeInit() did. Hooks that were run get their counterpart (runtime.md,
 // "Lifecycle", steps 3 to 5 and 13).
-void undoCreate(Container& container, const spec::Hooks& hooks) {
-    const bool had_hooks =
-        !hooks.prestart.empty() || !hooks.createRuntime.empty() || !hooks.createContainer.empty();
+void undoCreate(Container& container, bool had_hooks) {
     auto destroyed =
         destroyContainer(container, had_hooks ? PoststopHooks::kRun : PoststopHooks::kSkip);
     reapEndedChildren();
@@ -282,14 +290,19 @@ Result<CreatedContainer> createContainer(const Context& context, Action action,
     ARCA_TRY(StateStore store, StateStore::open(context.globals, StateStore::Missing::kMake));
     Record record = newRecord(context, id, bundle);
     ARCA_TRY(const Settings settings, chooseSandbox(context, bundle.spec.annotations, record));
+    const bool had_hooks = hasCreateHooks(bundle.spec.hooks);
+    ARCA_TRY(const spec::Hooks host_hooks,
+             takeHostHooks(record.sandbox, settings.vm.guest_hooks, bundle.spec.hooks));
+    record.hooks.poststart = host_hooks.poststart;
+    record.hooks.poststop = host_hooks.poststop;
     ARCA_TRY(std::unique_ptr<Driver> driver,
              openDriver({record.sandbox, record.sandbox_id, store.fd(), &settings}));
     driver->setInterrupts(&signals);
     ARCA_TRY(ContainerDir dir, store.reserve(id));
     Container container{std::move(store), std::move(dir), std::move(record), std::move(driver)};
-    auto made = makeInit(context, action, signals, bundle, sockets, container);
+    auto made = makeInit(context, action, signals, bundle, host_hooks, sockets, container);
     if (!made) {
-        undoCreate(container, bundle.spec.hooks);
+        undoCreate(container, had_hooks);
         return fail(std::move(made).error());
     }
     return CreatedContainer{std::move(container), std::move(made->terminal)};
@@ -302,7 +315,10 @@ Result<> startContainer(Container& container) {
         const base::Error error = processError(started.error());
         // A startContainer hook may have failed: stop, destroy, poststop (runtime.md, "Lifecycle",
         // step 7). Without any, a program that cannot be executed leaves a stopped container.
-        if (!record.hooks.startContainer.empty()) stopAndDestroy(container);
+        // A guest's agent does that itself for hooks that it has run, which may be its own.
+        if (!record.hooks.startContainer.empty() || container.driver->deletedByAgent(record.id)) {
+            stopAndDestroy(container);
+        }
         return fail(error);
     }
     record.stage = Stage::kRunning;
@@ -329,6 +345,12 @@ Result<> killInit(Container& container) {
 }
 
 void reportLoss(Container& container, int exit_code) {
+    constexpr int kKilled = 128 + SIGKILL;
+    if (exit_code == kKilled) {
+        const std::string reason = container.driver->endReason(container.record.id);
+        if (reason.empty()) return;
+        return base::log::error("container " + container.record.id + " was killed: " + reason);
+    }
     if (exit_code != proto::kLostExitCode) return;
     const std::string reason = container.driver->lossReason();
     if (reason.empty()) return;

@@ -53,7 +53,7 @@ enum class PoststopHooks { kRun, kSkip };
 base::Result<> destroyContainer(Container& container, PoststopHooks hooks = PoststopHooks::kRun);
 
 // After a wait in the foreground: logs an error when the exit code is that of a process whose
-// sandbox was lost, and it was.
+// sandbox was lost, and it was; and when the agent has killed the container by itself.
 void reportLoss(Container& container, int exit_code);
 
 // An error of createProcess() or startProcess() in runc's words: what the process itself met is

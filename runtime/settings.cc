@@ -7,6 +7,7 @@
 #include "base/strings.h"
 #include "runtime/context.h"
 #include "runtime/drivers/strict_spec.h"
+#include "runtime/hook_places.h"
 
 namespace arca::runtime {
 namespace {
@@ -72,6 +73,16 @@ Result<> readCopyLimit(const Json& value, const std::string& member, uint32_t& o
     return {};
 }
 
+Result<> readStages(const Json& value, const std::string& member, std::vector<std::string>& out) {
+    if (!value.is_array()) return wrong(member, "not an array");
+    for (const Json& entry : value) {
+        ARCA_CHECK(readText(entry, member, out.emplace_back()));
+        auto known = checkStage(out.back());
+        if (!known) return fail(std::move(known).error().withContext(member));
+    }
+    return {};
+}
+
 Result<> readVmMember(const std::string& key, const Json& value, VmSettings& vm) {
     const std::string member = "vm." + key;
     if (key == "kernel") return readPath(value, member, vm.kernel);
@@ -79,6 +90,7 @@ Result<> readVmMember(const std::string& key, const Json& value, VmSettings& vm)
     if (key == "qemu") return readPath(value, member, vm.qemu);
     if (key == "virtiofsd") return readPath(value, member, vm.virtiofsd);
     if (key == "append") return readText(value, member, vm.append);
+    if (key == "guest_hooks") return readStages(value, member, vm.guest_hooks);
     if (key == "memory_mib") {
         return readNumber(value, member, kLeastMemoryMib, kMostMemoryMib, vm.memory_mib);
     }
@@ -274,6 +286,10 @@ Result<> applyAnnotations(const spec::Annotations& annotations, Settings& settin
             for (const std::string_view option : base::split(value, ',')) {
                 settings.connect.device.options.emplace_back(option);
             }
+        } else if (name == kGuestHooksAnnotation) {
+            auto stages = parseStages(value);
+            if (!stages) return fail(std::move(stages).error().withContext("annotation " + name));
+            vm.guest_hooks = std::move(*stages);
         } else {
             return fail(Code::kInvalidArgument,
                         "annotation " + base::printable(name) + ": no such setting");

@@ -30,6 +30,8 @@ struct VmSettings {
     std::optional<uint32_t> memory_mib;  // absent: from the container's limit
     std::optional<uint32_t> vcpus;       // absent: from the container's quota
     std::chrono::seconds boot_limit{60};
+    // Stages whose hooks of the bundle are run by the guest's agent, in guests of others too.
+    std::vector<std::string> guest_hooks;
     // A raw disk image that is the root file system instead of the bundle's, and what it holds.
     // Only annotations name one.
     std::string rootfs_image;
@@ -89,6 +91,8 @@ inline constexpr char kRootfsDeviceAnnotation[] = "io.arca.connect.rootfs_device
 inline constexpr char kRootfsDeviceTypeAnnotation[] = "io.arca.connect.rootfs_type";
 // Separated by commas.
 inline constexpr char kRootfsDeviceOptionsAnnotation[] = "io.arca.connect.rootfs_options";
+// Replaces vm.guest_hooks: stages, comma-separated.
+inline constexpr char kGuestHooksAnnotation[] = "io.arca.hooks.guest";
 
 // Lays the annotations over `settings`. One of ours that is not allowed is kPermissionDenied: to
 // ignore it would give a container something else than was asked for.

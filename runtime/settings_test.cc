@@ -229,24 +229,6 @@ BOOST_AUTO_TEST_CASE(a_machine_gets_memory_for_what_is_copied) {
     BOOST_TEST(copyMemoryMib(files, config) == 3U);
 }
 
-BOOST_AUTO_TEST_CASE(hooks_of_the_host_stay_on_the_host) {
-    spec::Spec config = example();
-    for (auto* list :
-         {&config.hooks.prestart, &config.hooks.createRuntime, &config.hooks.createContainer,
-          &config.hooks.startContainer, &config.hooks.poststart, &config.hooks.poststop}) {
-        list->push_back({"/hook", {}, {}, {}});
-    }
-    const auto guest = makeGuestSpec(config, "c1", kShare, noNamespace);
-    BOOST_TEST_REQUIRE(guest.has_value());
-    const spec::Hooks& hooks = guest->spec.hooks;
-    BOOST_TEST(hooks.prestart.empty());
-    BOOST_TEST(hooks.createRuntime.empty());
-    BOOST_TEST(hooks.createContainer.size() == 1U);
-    BOOST_TEST(hooks.startContainer.size() == 1U);
-    BOOST_TEST(hooks.poststart.empty());
-    BOOST_TEST(hooks.poststop.empty());
-}
-
 BOOST_AUTO_TEST_CASE(the_network_namespace_is_the_stand_ins) {
     spec::Spec config = example();
     config.linux.namespaces = {{spec::NamespaceType::kNetwork, "/run/netns/x"},

@@ -35,7 +35,7 @@ Record someRecord() {
     hook.env = std::vector<std::string>{"A=1"};
     hook.timeout = 7;
     record.hooks.poststop.push_back(hook);
-    record.hooks.poststart.push_back({"/bin/true", {}, std::nullopt, std::nullopt});
+    record.hooks.poststart.emplace_back().path = "/bin/true";
     return record;
 }
 

@@ -3,6 +3,7 @@
 #include <boost/test/unit_test.hpp>
 
 #include "spec/test_config.h"
+#include "spec/write.h"
 
 namespace arca::spec {
 namespace {
@@ -158,6 +159,58 @@ BOOST_AUTO_TEST_CASE(hooks_have_absolute_paths_and_positive_timeouts) {
     BOOST_TEST(spec.hooks.poststop[0].timeout.value() == 5);
     BOOST_TEST(!spec.hooks.poststop[1].env.has_value());
     BOOST_TEST(!spec.hooks.poststop[1].timeout.has_value());
+}
+
+// Not the specification's: see arca-hooks(5).
+BOOST_AUTO_TEST_CASE(services_are_read_and_what_is_wrong_is_named) {
+    checkRefusals({
+        {R"({"hooks": {"poststart": [{"path": "/x", "service": {}}]}})",
+         "/hooks/poststart/0: only prestart and createRuntime hooks can be services"},
+        {R"({"hooks": {"startContainer": [{"path": "/x"}, {"path": "/x", "service": {}}]}})",
+         "/hooks/startContainer/1: only prestart and createRuntime hooks can be services"},
+        {R"({"hooks": {"prestart": [{"path": "/x", "service": {"redy": {}}}]}})",
+         "/hooks/prestart/0/service/redy: is not known"},
+        {R"({"hooks": {"prestart": [{"path": "/x", "service": {"name": "a/b"}}]}})",
+         "/hooks/prestart/0/service/name: a/b is not of the form of an id"},
+        {R"({"hooks": {"prestart": [{"path": "/x y", "service": {}}]}})",
+         "/hooks/prestart/0/service: needs a name: that of its program is not of the form of an "
+         "id"},
+        {R"({"hooks": {"prestart": [{"path": "/x", "service": {"ready": {}}}]}})",
+         "/hooks/prestart/0/service/ready: must have one of fd, port and socket"},
+        {R"({"hooks": {"prestart": [{"path": "/x", "service": {"ready": {"fd": true, "port": 1}}}]}})",
+         "/hooks/prestart/0/service/ready: must have one of fd, port and socket"},
+        {R"({"hooks": {"prestart": [{"path": "/x", "service": {"ready": {"port": 0}}}]}})",
+         "/hooks/prestart/0/service/ready/port: must be 1..4294967294, is 0"},
+        {R"({"hooks": {"prestart": [{"path": "/x", "service": {"ready": {"socket": "s"}}}]}})",
+         "/hooks/prestart/0/service/ready/socket: must be an absolute path"},
+        {R"({"hooks": {"prestart": [{"path": "/x", "service": {"namespaces": ["pid"]}}]}})",
+         "/hooks/prestart/0/service/namespaces: pid is not network"},
+        {R"({"hooks": {"prestart": [{"path": "/x", "service": {"onExit": "restart"}}]}})",
+         "/hooks/prestart/0/service/onExit: restart is neither ignore nor kill"},
+        {R"({"hooks": {"prestart": [{"path": "/x", "service": {"stopSignal": "SIGX"}}]}})",
+         "/hooks/prestart/0/service/stopSignal: SIGX is no signal"},
+        {R"({"hooks": {"prestart": [{"path": "/x", "service": {"stopTimeout": 31}}]}})",
+         "/hooks/prestart/0/service/stopTimeout: must be 0..30, is 31"},
+    });
+    const Spec spec = parsed(R"({"hooks": {"prestart": [{"path": "/sbin/tap", "service": {
+        "ready": {"port": 5555}, "namespaces": ["network"], "onExit": "kill",
+        "stopSignal": "SIGINT", "stopTimeout": 0}}, {"path": "/sbin/other", "service": {}}]}})");
+    const HookService& tap = spec.hooks.prestart.at(0).service.value();
+    BOOST_TEST(tap.name == "tap");
+    BOOST_TEST((tap.ready == HookService::Ready::kPort));
+    BOOST_TEST(tap.port == 5555U);
+    BOOST_TEST(tap.network_namespace);
+    BOOST_TEST((tap.on_exit == HookService::OnExit::kKill));
+    BOOST_TEST(tap.stop_signal == 2);
+    BOOST_TEST(tap.stop_timeout == 0);
+    const HookService& other = spec.hooks.prestart.at(1).service.value();
+    BOOST_TEST((other.ready == HookService::Ready::kExecuted));
+    BOOST_TEST((other.on_exit == HookService::OnExit::kIgnore));
+    BOOST_TEST(other.stop_signal == 15);
+    BOOST_TEST(other.stop_timeout == 5);
+    // Written and read again it is the same.
+    const std::string written = writeSpec(spec);
+    BOOST_TEST(writeSpec(parseSpec(written, Source::kWire).value()) == written);
 }
 
 BOOST_AUTO_TEST_CASE(vm_has_absolute_paths_and_known_formats) {

@@ -54,7 +54,13 @@ struct Container {
     // Hooks that are still to be run by this agent, and their state.
     std::vector<spec::Hook> poststart, poststop;
     spec::State hook_state;
+    bool had_create_hooks = false;           // of the stages of create, and of startContainer:
+    bool had_start_hooks = false;            // when one fails the container goes
     std::shared_ptr<ServiceGroup> services;  // of its hooks, or null
+    std::map<uint64_t, std::function<void(const ServiceEnd&)>> service_watchers;
+    std::string end_reason;  // why the agent has ended it; empty: it has not
+    // Deletions that came while it was being made.
+    std::vector<std::function<void(base::Result<>)>> deletions;
     bool being_made = false;
     bool being_deleted = false;
 };
@@ -66,6 +72,7 @@ struct ContainerView {
     ContainerStatus status = ContainerStatus::kStopped;
     pid_t pid = 0;
     CgroupDirs cgroups;
+    std::string end_reason;  // as of Container
 };
 
 class Agent {
@@ -107,6 +114,12 @@ class Agent {
     using WaitToken = uint64_t;
     WaitToken waitProcess(const ProcessKey& key, Reply<ExitStatus> reply);
     void forgetWait(WaitToken token);
+
+    // Calls `ended` with each service of the container that has ended by itself, at once with those
+    // that have so far, until forgotten.
+    base::Result<uint64_t> watchServices(const std::string& container_id,
+                                         std::function<void(const ServiceEnd&)> ended);
+    void forgetServiceWatch(const std::string& container_id, uint64_t token);
 
     // Of the named containers, or of all. Unknown ones are left out; kInternal when all that were
     // named are.
@@ -157,13 +170,13 @@ class Agent {
     void createInit(CreateRequest request, Reply<> reply);
     void createExec(const ContainerPtr& container, CreateRequest request, Reply<> reply);
     base::Result<> prepareInit(Creation& creation);
-    void prepareHooks(const Creation& creation, BodyRequest& body);
     base::Result<> prepareExec(Creation& creation);
     base::Result<> makeInit(Creation& creation);
     base::Result<> makeExec(Creation& creation);
     void gotBody(const CreationPtr& creation, base::Result<Body> body);
     void finished(const CreationPtr& creation, base::Result<MadeProcess> made);
     void fail(const CreationPtr& creation, base::Error error);
+    static void answerDeletions(Container& container, const base::Result<>& result);
     void supervise(Creation& creation, pid_t pid);
     void pruneExecs(Container& container, int execs_fd);
 
@@ -179,12 +192,22 @@ class Agent {
     enum class Removal { kMade, kAll };
     // Empties and removes the cgroups, then the record; `reply` gets what could not be done.
     void removeContainer(const ContainerPtr& container, Removal removal, Reply<> reply);
-    void stopServices(const ContainerPtr& container, Reply<> reply);
-    void forgetServices();
     void unmountAndForget(const ContainerPtr& container, Removal removal, Reply<> reply);
     base::Result<> removeRecord(const Container& container, Removal removal);
     ContainerPtr salvage(const std::string& id);
+
+    // ---- agent_hooks.cc ----
+    // Completes `spec` with the hooks that are for it and finds a place for its services.
+    base::Result<> collectHooks(Container& container, spec::Spec& spec);
+    void prepareHooks(Container& container, const spec::Spec& spec, BodyRequest& body);
+    void runPoststart(const ContainerPtr& container, Reply<pid_t> reply);
+    void runPoststop(const ContainerPtr& container, Reply<> reply);
+    // What follows a hook that failed after create: stop, destroy, poststop; then `reply`.
+    void destroyAfterHook(const ContainerPtr& container, const base::Error& error,
+                          std::function<void(base::Error)> reply);
+    void stopServices(const ContainerPtr& container, Reply<> reply);
     void serviceEnded(Container& container, const ServiceEnd& end);
+    void deleteUnfinished(const ContainerPtr& container, Reply<> reply);
 
     EventLoop& loop_;
     CgroupManager& cgroups_;
@@ -195,6 +218,7 @@ class Agent {
     std::map<std::string, ContainerPtr> containers_;
     std::map<WaitToken, std::pair<std::weak_ptr<Process>, uint64_t>> waits_;
     WaitToken next_wait_ = 1;
+    uint64_t next_service_watch_ = 1;
     std::map<Process*, std::shared_ptr<Process>> lingering_;
     SeccompCache seccomp_;
     int exits_under_way_ = 0;

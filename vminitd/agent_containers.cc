@@ -116,6 +116,7 @@ Result<ContainerView> Agent::containerState(const std::string& container_id) {
     ContainerView view;
     view.cgroups = container->record.cgroups;
     view.pid = container->init->identity().pid;
+    view.end_reason = container->end_reason;
     switch (container->init->status()) {
         case ProcessStatus::kCreating:
             return base::fail(Code::kFailedPrecondition,

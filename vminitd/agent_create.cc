@@ -17,7 +17,6 @@
 #include "spec/plan.h"
 #include "spec/write.h"
 #include "vminitd/agent.h"
-#include "vminitd/guest_hooks.h"
 #include "vminitd/oci_alterations.h"
 #include "vminitd/process_setup.h"
 #include "vminitd/rootless_cgroups.h"
@@ -183,29 +182,9 @@ void Agent::createInit(CreateRequest request, Reply<> reply) {
     BodyRequest body = bodyRequest(creation->request, config, creation->process->terminal());
     // What hooks are told after the environment was made: runtime.md, "Lifecycle", steps 2 to 5.
     body.state = {config.ociVersion, id, "created", 0, creation->plan.bundle, config.annotations};
-    if (config_.hooks != nullptr) prepareHooks(*creation, body);
+    if (config_.hooks != nullptr) prepareHooks(*creation->container, config, body);
     bodies_.acquire(body,
                     [this, creation](Result<Body> got) { gotBody(creation, std::move(got)); });
-}
-
-// Where the agent runs hooks, a command has left out those that are its own to run.
-void Agent::prepareHooks(const Creation& creation, BodyRequest& body) {
-    Container& container = *creation.container;
-    const spec::Hooks& hooks = creation.plan.spec.hooks;
-    if (body.state.bundle.empty()) body.state.bundle = config_.state_root + "/" + container.id;
-    body.hooks.prestart = hooks.prestart;
-    body.hooks.createRuntime = hooks.createRuntime;
-    container.poststart = hooks.poststart;
-    container.poststop = hooks.poststop;
-    container.hook_state = body.state;
-    // They may use any driver.
-    if (creation.plan.wait_for_hooks) body.drivers = DriverNeed{};
-    container.services =
-        config_.hooks->makeGroup(container.id, hooks, container.record.service_cgroups);
-    if (!container.services) return;
-    container.services->onEnd(
-        [this, raw = &container](const ServiceEnd& end) { serviceEnded(*raw, end); });
-    body.services = container.services;
 }
 
 // All that can be found wrong without touching anything.
@@ -236,7 +215,11 @@ Result<> Agent::prepareInit(Creation& creation) {
     if (plan.spec.linux.intelRdt) {
         return base::fail(Code::kUnsupported, "linux.intelRdt: not supported");
     }
-    if (config_.hooks != nullptr) ARCA_CHECK(config_.hooks->addFromFolder(plan.spec));
+    creation.container = std::make_shared<Container>();
+    Container& container = *creation.container;
+    container.id = request.key.id;
+    container.being_made = true;
+    if (config_.hooks != nullptr) ARCA_CHECK(collectHooks(container, plan.spec));
     plan.kind = spec::PlanKind::kInit;
     plan.container_id = request.key.id;
     plan.bundle = options.bundle;
@@ -249,10 +232,6 @@ Result<> Agent::prepareInit(Creation& creation) {
     describe(seccomp, plan);
     if (plan.spec.linux.resources) creation.resources = *plan.spec.linux.resources;
 
-    creation.container = std::make_shared<Container>();
-    Container& container = *creation.container;
-    container.id = request.key.id;
-    container.being_made = true;
     container.record.bundle = options.bundle;
     container.record.own_pid_namespace = plan.spec.newNamespace(spec::NamespaceType::kPid);
     if (options.cgroup == CreateOptions::Cgroup::kAgent) {
@@ -261,11 +240,6 @@ Result<> Agent::prepareInit(Creation& creation) {
         // The body is in it already; what is missing of it in other hierarchies is made.
         container.record.cgroups = cgroups_.directories(plan.spec.linux.cgroupsPath);
         for (CgroupDir& dir : container.record.cgroups) dir.made = true;
-    }
-    if (config_.hooks != nullptr && hasService(plan.spec.hooks)) {
-        ARCA_TRY(container.record.service_cgroups,
-                 cgroups_.locate(config_.hooks->serviceCgroup(container.id)));
-        for (CgroupDir& dir : container.record.service_cgroups) dir.made = true;
     }
     const bool terminal = plan.spec.process && plan.spec.process->terminal;
     container.init = std::make_shared<Process>(loop_, container.id, terminal);
@@ -508,13 +482,22 @@ void Agent::finished(const CreationPtr& creation, Result<MadeProcess> made) {
     creation->process->being_made = false;
     creation->process->setCreated(std::move(made->pidfd));
     if (creation->is_init) creation->container->being_made = false;
+    for (Reply<>& deletion : std::exchange(creation->container->deletions, {})) {
+        deleteInit(creation->container->id, std::move(deletion));
+    }
     base::log::debug("created id=" + creation->process->id() + " container=" +
                      creation->container->id + " pid=" + std::to_string(made->identity.pid));
     creation->reply({});
 }
 
+void Agent::answerDeletions(Container& container, const Result<>& result) {
+    for (const Reply<>& done : std::exchange(container.deletions, {})) done(result);
+}
+
 // Leaves nothing: processes, cgroup, record.
 void Agent::fail(const CreationPtr& creation, Error error) {
+    const std::string& reason = creation->container->end_reason;
+    if (creation->is_init && !reason.empty()) error = Error(Code::kInternal, reason);
     base::log::debug("create failed id=" + creation->request.key.id +
                      " container=" + creation->container->id + " reason=" + error.message());
     creation->process->giveUp(error);
@@ -531,6 +514,7 @@ void Agent::fail(const CreationPtr& creation, Error error) {
     if (!creation->container->folder.valid()) {
         // Nothing was made yet.
         containers_.erase(creation->container->id);
+        answerDeletions(*creation->container, {});
         return creation->reply(base::fail(std::move(error)));
     }
     if (creation->request.options.cgroup == CreateOptions::Cgroup::kSystemd) {
@@ -539,12 +523,16 @@ void Agent::fail(const CreationPtr& creation, Error error) {
         creation->container->being_made = false;
         return creation->reply(base::fail(std::move(error)));
     }
-    removeContainer(creation->container, Removal::kMade,
-                    [creation, error = std::move(error)](Result<> removed) {
-                        if (removed) return creation->reply(base::fail(error));
-                        creation->reply(base::fail(
-                            error.code(), error.message() + "; and " + removed.error().message()));
-                    });
+    // Hooks that were run get their counterpart. Source: runtime.md, "Lifecycle", steps 3 to 5, 13.
+    if (!creation->container->had_create_hooks) creation->container->poststop.clear();
+    const Removal removal = creation->container->deletions.empty() ? Removal::kMade : Removal::kAll;
+    removeContainer(
+        creation->container, removal, [creation, error = std::move(error)](Result<> removed) {
+            answerDeletions(*creation->container, removed);
+            if (removed) return creation->reply(base::fail(error));
+            creation->reply(
+                base::fail(error.code(), error.message() + "; and " + removed.error().message()));
+        });
 }
 
 }  // namespace arca::vminitd

@@ -13,7 +13,6 @@
 #include "spec/parse.h"
 #include "spec/state.h"
 #include "vminitd/agent.h"
-#include "vminitd/guest_hooks.h"
 #include "vminitd/mount_table.h"
 
 namespace arca::vminitd {
@@ -50,7 +49,8 @@ void Agent::startProcess(const ProcessKey& key, Reply<pid_t> reply) {
         case ProcessStatus::kRunning:
             return refuse(base::texts::kStartRunning);
         case ProcessStatus::kStopped:
-            return refuse(base::texts::kStartStopped);
+            if (container->end_reason.empty()) return refuse(base::texts::kStartStopped);
+            return refuse((base::texts::kStartStopped + ("; " + container->end_reason)).c_str());
         case ProcessStatus::kCreated:
             break;
     }
@@ -71,6 +71,12 @@ void Agent::startProcess(const ProcessKey& key, Reply<pid_t> reply) {
     start.done = [this, container, process, gate = start.gate,
                   reply = std::move(reply)](Result<> begun) {
         process->starting = false;
+        const bool is_init = process == container->init;
+        if (!begun && is_init && container->had_start_hooks) {
+            return destroyAfterHook(container, begun.error(), [reply](base::Error error) {
+                reply(base::fail(std::move(error)));
+            });
+        }
         if (!begun) return reply(base::fail(std::move(begun).error()));
         (void)::unlinkat(container->folder.get(), gate.c_str(), 0);
         started(container, process, reply);
@@ -81,16 +87,8 @@ void Agent::startProcess(const ProcessKey& key, Reply<pid_t> reply) {
 void Agent::started(const ContainerPtr& container, const std::shared_ptr<Process>& process,
                     Reply<pid_t> reply) {
     process->setRunning();
-    const pid_t pid = process->identity().pid;
-    const bool is_init = process->id() == container->id;
-    HookList list{"poststart", {}};
-    if (is_init) list.hooks = std::exchange(container->poststart, {});
-    if (config_.hooks == nullptr || list.hooks.empty()) return reply(pid);
-    container->hook_state.status = "running";
-    container->hook_state.pid = pid;
-    // What the specification says of a failure is that it is a warning.
-    config_.hooks->runAll(std::move(list), container->hook_state,
-                          [pid, reply = std::move(reply)] { reply(pid); });
+    if (process->id() == container->id) return runPoststart(container, std::move(reply));
+    reply(process->identity().pid);
 }
 
 // Source: runtime-spec config-linux.md, "The Container Process State".
@@ -263,6 +261,9 @@ void Agent::deleteInit(const std::string& id, Reply<> reply) {
         if (!looked_up) return reply(base::fail(std::move(looked_up).error()));
         return reply(base::fail(Code::kNotFound, "container " + id + " not found"));
     }
+    if (container->being_made && config_.hooks != nullptr) {
+        return deleteUnfinished(container, std::move(reply));
+    }
     if (container->being_made || container->being_deleted) {
         return reply(base::fail(
             Code::kFailedPrecondition,
@@ -317,33 +318,6 @@ void Agent::removeContainer(const ContainerPtr& container, Removal removal, Repl
         });
 }
 
-void Agent::stopServices(const ContainerPtr& container, Reply<> reply) {
-    const auto remove = [this, container, reply = std::move(reply)] {
-        const CgroupDirs& dirs = container->record.service_cgroups;
-        removeServiceCgroup(loop_, cgroups_, dirs, [this, container, reply](Result<> removed) {
-            // The last container takes what they have in common along.
-            if (removed && !container->record.service_cgroups.empty()) forgetServices();
-            reply(std::move(removed));
-        });
-    };
-    container->being_deleted = true;
-    if (container->services) return container->services->stop(remove);
-    remove();
-}
-
-void Agent::forgetServices() {
-    if (config_.hooks == nullptr) return;
-    for (const CgroupDir& dir : cgroups_.directories(config_.hooks->serviceCgroup(""))) {
-        (void)cgroup_fs_.removeDir(dir.path);
-    }
-}
-
-void Agent::serviceEnded(Container& container, const ServiceEnd& end) {
-    base::log::warning("service " + end.name + " of " + container.id + " has ended: " + end.reason);
-    if (!end.kills) return;
-    if (container.init->pidfd() >= 0) (void)base::sendSignal(container.init->pidfd(), SIGKILL);
-}
-
 void Agent::unmountAndForget(const ContainerPtr& container, Removal removal, Reply<> reply) {
     const std::string path = config_.state_root + "/" + container->id;
     auto failure = std::make_shared<Result<>>();
@@ -366,14 +340,7 @@ void Agent::unmountAndForget(const ContainerPtr& container, Removal removal, Rep
                    for (const auto& [id, process] : container->execs) linger(process);
                    containers_.erase(container->id);
                    base::log::debug("deleted container=" + container->id);
-                   HookList list{"poststop", std::exchange(container->poststop, {})};
-                   if (config_.hooks == nullptr || removal != Removal::kAll || list.hooks.empty()) {
-                       return reply({});
-                   }
-                   container->hook_state.status = "stopped";
-                   container->hook_state.pid = 0;
-                   config_.hooks->runAll(std::move(list), container->hook_state,
-                                         [reply] { reply({}); });
+                   runPoststop(container, reply);
                });
 }
 

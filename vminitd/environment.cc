@@ -42,4 +42,17 @@ std::vector<std::string> Environment::all() const {
     return out;
 }
 
+std::vector<std::string> environmentFor(std::vector<std::string> base,
+                                        const std::string& container_id) {
+    constexpr std::string_view kId = "ARCA_CONTAINER_ID=";
+    std::erase_if(base, [kId](const std::string& entry) { return entry.starts_with(kId); });
+    const bool path = std::any_of(base.begin(), base.end(), [](const std::string& entry) {
+        return entry.starts_with("PATH=");
+    });
+    if (!path)
+        base.emplace_back("PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
+    base.push_back(std::string(kId) + container_id);
+    return base;
+}
+
 }  // namespace arca::vminitd

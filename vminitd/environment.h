@@ -32,4 +32,9 @@ class Environment {
     size_t bytes_ = 0;                           // the same; of what set() has put there
 };
 
+// What a program gets that the agent starts for a container: `base`, PATH when that has none, and
+// ARCA_CONTAINER_ID.
+std::vector<std::string> environmentFor(std::vector<std::string> base,
+                                        const std::string& container_id);
+
 }  // namespace arca::vminitd

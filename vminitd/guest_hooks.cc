@@ -26,12 +26,13 @@ bool isService(const spec::Hook& hook) {
 // One run() under way. Owns itself until `done` was called.
 class Sequence : public std::enable_shared_from_this<Sequence> {
  public:
-    Sequence(EventLoop& loop, std::vector<HookList> lists, hooks::HookContext context,
-             std::shared_ptr<ServiceGroup> services, std::function<void(Result<>)> done)
+    Sequence(EventLoop& loop, HookRun run, hooks::HookContext context,
+             std::function<void(Result<>)> done)
         : loop_(loop),
-          lists_(std::move(lists)),
+          lists_(std::move(run.lists)),
           context_(std::move(context)),
-          services_(std::move(services)),
+          services_(std::move(run.services)),
+          cancelled_(std::move(run.cancelled)),
           done_(std::move(done)) {}
 
     void start() {
@@ -61,6 +62,9 @@ class Sequence : public std::enable_shared_from_this<Sequence> {
             hook_ = 0;
         }
         if (list_ == lists_.size()) return finish({});
+        if (cancelled_ && *cancelled_) {
+            return finish(fail(Code::kInternal, "the container is being removed"));
+        }
         const HookList& list = lists_[list_];
         const size_t number = hook_++;
         context_.kind = list.kind;
@@ -93,6 +97,7 @@ class Sequence : public std::enable_shared_from_this<Sequence> {
     const std::vector<HookList> lists_;
     hooks::HookContext context_;
     std::shared_ptr<ServiceGroup> services_;
+    const std::shared_ptr<const bool> cancelled_;
     UniqueFd network_;
     size_t list_ = 0, hook_ = 0;  // the next one
     std::function<void(Result<>)> done_;
@@ -132,16 +137,14 @@ hooks::HookContext GuestHooks::contextFor(const spec::State& state) const {
     return {.kind = "",
             .state = state,
             .cwd = "/",
-            .default_env = services_.environment.all(),
+            .default_env = environmentFor(services_.environment.all(), state.id),
             .cgroup_procs = config_.cgroup_procs,
             .plain_oom_score = true};
 }
 
-void GuestHooks::run(std::vector<HookList> lists, const spec::State& state,
-                     std::shared_ptr<ServiceGroup> services,
-                     std::function<void(Result<>)> done) const {
-    std::make_shared<Sequence>(services_.loop, std::move(lists), contextFor(state),
-                               std::move(services), std::move(done))
+void GuestHooks::run(HookRun run, std::function<void(Result<>)> done) const {
+    hooks::HookContext context = contextFor(run.state);
+    std::make_shared<Sequence>(services_.loop, std::move(run), std::move(context), std::move(done))
         ->start();
 }
 

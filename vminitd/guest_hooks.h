@@ -26,6 +26,14 @@ struct HookList {
     std::vector<spec::Hook> hooks;
 };
 
+struct HookRun {
+    std::vector<HookList> lists;
+    spec::State state;                         // its pid: of a process that is there
+    std::shared_ptr<ServiceGroup> services{};  // where services are started; null: there are none
+    // Set when there is no use in going on: what is running ends, what comes after is left out.
+    std::shared_ptr<const bool> cancelled{};
+};
+
 class GuestHooks {
  public:
     struct Config {
@@ -52,12 +60,9 @@ class GuestHooks {
         return services_.cgroup_prefix + "/" + container_id;
     }
 
-    // Runs all of `lists` in order up to the first that fails; then calls `done` on the loop, with
-    // kInternal and the hook's words when one has. `services`: where services are started; null
-    // when there are none among them. `state.pid` must be a process that is there.
-    void run(std::vector<HookList> lists, const spec::State& state,
-             std::shared_ptr<ServiceGroup> services,
-             std::function<void(base::Result<>)> done) const;
+    // Runs all of its lists in order up to the first hook that fails; then calls `done` on the
+    // loop, with kInternal and the hook's words when one has.
+    void run(HookRun run, std::function<void(base::Result<>)> done) const;
     // Runs all of `list` whatever happens; failures are logged.
     void runAll(HookList list, const spec::State& state, std::function<void()> done) const;
 

@@ -1,10 +1,14 @@
 #include "vminitd/rpc_extension.h"
 
+#include <deque>
 #include <memory>
+#include <mutex>
+#include <optional>
 #include <utility>
 
 #include "spec/version.h"
 #include "vminitd/rpc_status.h"
+#include "vminitd/service.h"
 #include "vminitd/vm_power.h"
 
 namespace arca::vminitd {
@@ -16,30 +20,127 @@ using grpc::StatusCode;
 
 namespace {
 
-class EventsReactor : public HeldReactor<EventsReactor, grpc::ServerWriteReactor<ext::Event>> {
+// The stream of Events: ends of services as they come, then the container's own, which is the last.
+// Deletes itself in OnDone.
+class EventsReactor : public grpc::ServerWriteReactor<ext::Event> {
  public:
     EventsReactor(const RpcServer::Parts& parts, const std::string& container_id)
-        : HeldReactor(parts) {
-        event_.set_container_id(container_id);
-        wait(ProcessKey{container_id, container_id});
+        : parts_(parts), container_id_(container_id), watch_(std::make_shared<Watching>()) {
+        watch_->reactor = this;
+        parts_.activity.begin();
+        parts_.loop.post([parts, id = container_id, watch = watch_] { begin(parts, id, watch); });
     }
 
-    void ended(const Result<ExitStatus>& status) {
-        if (!status && status.error().code() != Code::kUnavailable) {
-            return Finish(plainStatus(status.error()));
+    void OnWriteDone(bool ok) override {
+        const ext::Event* next = nullptr;
+        std::optional<Status> last;
+        {
+            const std::lock_guard<std::mutex> lock(mutex_);
+            queue_.pop_front();
+            if (!ok) queue_.clear();
+            if (!queue_.empty()) next = &queue_.front();
+            writing_ = next != nullptr;
+            if (!writing_) last = final_;
         }
-        event_.set_kind(ext::Event::EXIT);
-        if (status) {
-            event_.set_exit_code(status->code);
-        } else {
-            event_.set_exit_code(-1);
-            event_.set_detail(status.error().message());
-        }
-        StartWriteAndFinish(&event_, grpc::WriteOptions(), Status::OK);
+        // Not under the lock: it goes with the reactor.
+        if (next != nullptr) return StartWrite(next);
+        if (last) Finish(*last);
     }
+
+    void OnCancel() override {
+        parts_.loop.post([parts = parts_, id = container_id_, watch = watch_] {
+            if (watch->open) end(parts, id, watch, Status::CANCELLED);
+        });
+    }
+    void OnDone() override { delete this; }
 
  private:
-    ext::Event event_;
+    // Shared with the loop, which touches the reactor only while `open`: until its last word.
+    struct Watching {
+        EventsReactor* reactor = nullptr;
+        Agent::WaitToken exit = 0;
+        uint64_t services = 0;
+        bool open = true;
+    };
+    using WatchingPtr = std::shared_ptr<Watching>;
+
+    static void begin(const RpcServer::Parts& parts, const std::string& id,
+                      const WatchingPtr& watch) {
+        if (!watch->open) return;
+        auto services = parts.agent.watchServices(id, [id, watch](const ServiceEnd& ended) {
+            if (watch->open) watch->reactor->write(serviceEvent(id, ended));
+        });
+        if (!services) return end(parts, id, watch, plainStatus(services.error()));
+        watch->services = *services;
+        const auto token = parts.agent.waitProcess(
+            ProcessKey{id, id}, [parts, id, watch](const Result<ExitStatus>& status) {
+                if (watch->open) exited(parts, id, watch, status);
+            });
+        watch->exit = token;
+    }
+
+    static void exited(const RpcServer::Parts& parts, const std::string& id,
+                       const WatchingPtr& watch, const Result<ExitStatus>& status) {
+        if (!status && status.error().code() != Code::kUnavailable) {
+            return end(parts, id, watch, plainStatus(status.error()));
+        }
+        ext::Event event;
+        event.set_kind(ext::Event::EXIT);
+        event.set_container_id(id);
+        event.set_exit_code(status ? status->code : -1);
+        const auto view = parts.agent.containerState(id);
+        if (view) event.set_detail(view->end_reason);
+        if (!status) event.set_detail(status.error().message());
+        watch->reactor->write(std::move(event));
+        end(parts, id, watch, Status::OK);
+    }
+
+    static ext::Event serviceEvent(const std::string& id, const ServiceEnd& ended) {
+        ext::Event event;
+        event.set_kind(ext::Event::SERVICE_EXIT);
+        event.set_container_id(id);
+        event.set_exit_code(ended.exit_code);
+        event.set_detail(ended.reason);
+        event.set_service(ended.name);
+        event.set_kills(ended.kills);
+        return event;
+    }
+
+    static void end(const RpcServer::Parts& parts, const std::string& id, const WatchingPtr& watch,
+                    const Status& status) {
+        watch->open = false;
+        parts.agent.forgetWait(watch->exit);
+        parts.agent.forgetServiceWatch(id, watch->services);
+        parts.activity.end();
+        watch->reactor->finishWith(status);
+    }
+
+    void write(ext::Event event) {
+        {
+            const std::lock_guard<std::mutex> lock(mutex_);
+            queue_.push_back(std::move(event));
+            if (std::exchange(writing_, true)) return;
+        }
+        StartWrite(&queue_.front());
+    }
+
+    // Once what is queued has been written.
+    void finishWith(const Status& status) {
+        {
+            const std::lock_guard<std::mutex> lock(mutex_);
+            final_ = status;
+            if (writing_) return;
+        }
+        Finish(status);
+    }
+
+    const RpcServer::Parts parts_;
+    const std::string container_id_;
+    const WatchingPtr watch_;
+    std::mutex mutex_;
+    std::deque<ext::Event> queue_;  // all below: guarded by mutex_; the first is being written
+    bool writing_ = false;
+    std::optional<Status> final_;
 };
 
 // Answers when all is written and unmounted; the answer on its way, the VM goes.
@@ -64,8 +165,8 @@ ServerUnaryReactor* ExtensionService::Version(CallbackServerContext* context,
                                               const ext::VersionRequest*,
                                               ext::VersionResponse* response) {
     response->set_version(spec::kProjectVersion);
-    for (const char* feature : {"created", "devices", "events.exit", "exact-copy", "exec", "hooks",
-                                "pause", "processes", "seccomp", "update"}) {
+    for (const char* feature : {"created", "devices", "events.exit", "events.service", "exact-copy",
+                                "exec", "hooks", "pause", "processes", "seccomp", "update"}) {
         response->add_features(feature);
     }
     if (parts_.power != nullptr) response->add_features("vm");
@@ -108,6 +209,7 @@ ServerUnaryReactor* ExtensionService::ContainerState(CallbackServerContext* cont
                 break;
         }
         response->set_pid(view->pid);
+        response->set_end_reason(view->end_reason);
         for (const CgroupDir& dir : view->cgroups) response->add_cgroup_paths(dir.path);
         finish({});
     });

@@ -31,7 +31,6 @@ namespace {
 constexpr std::chrono::milliseconds kCleanUpLimit{2'000};
 constexpr std::chrono::milliseconds kFirstPause{1};
 constexpr std::chrono::milliseconds kLongestPause{100};
-constexpr char kPath[] = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 struct Pipe {
     UniqueFd read_end, write_end;
@@ -54,13 +53,6 @@ Result<UniqueFd> stateFile(const std::string& state) {
     ARCA_CHECK(base::writeAll(file.get(), state));
     if (::lseek(file.get(), 0, SEEK_SET) != 0) return failErrno("seek in the state");
     return file;
-}
-
-bool isSet(const std::vector<std::string>& env, std::string_view name) {
-    return std::any_of(env.begin(), env.end(), [name](const std::string& entry) {
-        return entry.size() > name.size() && entry.compare(0, name.size(), name) == 0 &&
-               entry[name.size()] == '=';
-    });
 }
 
 std::string howItEnded(int code) {
@@ -138,14 +130,12 @@ Result<> Service::execute(int in, int out, int ready) {
 }
 
 std::vector<std::string> Service::environment() const {
-    std::vector<std::string> env = plan_.hook.env.value_or(host_.environment.all());
-    std::erase_if(env, [](const std::string& entry) {
-        return entry.starts_with("ARCA_CONTAINER_ID=") || entry.starts_with("ARCA_READY_FD=");
-    });
-    if (!isSet(env, "PATH")) env.emplace_back(kPath);
-    env.push_back("ARCA_CONTAINER_ID=" + plan_.container_id);
+    std::vector<std::string> env =
+        environmentFor(plan_.hook.env.value_or(host_.environment.all()), plan_.container_id);
+    constexpr std::string_view kReady = "ARCA_READY_FD=";
+    std::erase_if(env, [kReady](const std::string& entry) { return entry.starts_with(kReady); });
     if (plan_.hook.service->ready == spec::HookService::Ready::kFd) {
-        env.push_back("ARCA_READY_FD=" + std::to_string(kReadyFd));
+        env.push_back(std::string(kReady) + std::to_string(kReadyFd));
     }
     return env;
 }
@@ -247,6 +237,8 @@ Error Service::withTail(Error error) const {
 void Service::exited(int code) {
     running_ = false;
     readOutput();
+    // It may have been ready for a moment.
+    if (state_ == State::kStarting && ready_fd_.valid()) readReadyFd();
     const std::string how = howItEnded(code);
     if (state_ == State::kStarting) {
         log_.finish();

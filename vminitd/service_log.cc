@@ -57,7 +57,8 @@ std::string ServiceLog::tail() const {
     constexpr std::string_view kBetween = " | ";
     std::string out;
     for (auto text = kept_.rbegin(); text != kept_.rend(); ++text) {
-        const std::string shown = base::printable(base::trim(*text));
+        std::string shown = base::printable(base::trim(*text));
+        if (out.empty()) shown = shown.substr(0, kKeptBytes);
         if (out.size() + shown.size() > kKeptBytes) break;
         out = out.empty() ? shown : shown + std::string(kBetween) + out;
     }

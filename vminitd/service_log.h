@@ -13,7 +13,7 @@ class ServiceLog {
  public:
     static constexpr size_t kLongestLine = 1024;  // longer ones are written as several
     static constexpr size_t kKeptLines = 20;
-    static constexpr size_t kKeptBytes = 2048;  // of tail(): it travels in a gRPC status
+    static constexpr size_t kKeptBytes = 640;  // of tail(): callers cut messages at 1024
     static constexpr unsigned kLinesPerSecond = 200;
 
     // `program`: what its lines are marked with.

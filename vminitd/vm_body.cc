@@ -32,11 +32,17 @@ class VmBodyOwner : public BodyOwner {
           state_(std::move(state)),
           services_(std::move(services)) {}
 
+    // The process that they were for is made, or never will be.
+    ~VmBodyOwner() override { *cancelled_ = true; }
+
     void runHooks(pid_t pid, std::function<void(Result<>)> done) override {
         state_.pid = pid;
-        hooks_.run({{"prestart", std::move(lists_.prestart)},
-                    {"createRuntime", std::move(lists_.createRuntime)}},
-                   state_, services_, std::move(done));
+        hooks_.run({.lists = {{"prestart", std::move(lists_.prestart)},
+                              {"createRuntime", std::move(lists_.createRuntime)}},
+                    .state = state_,
+                    .services = services_,
+                    .cancelled = cancelled_},
+                   std::move(done));
     }
 
     Result<> created(pid_t /*pid*/, int master_fd) override {
@@ -53,6 +59,7 @@ class VmBodyOwner : public BodyOwner {
     spec::Hooks lists_;
     spec::State state_;
     std::shared_ptr<ServiceGroup> services_;
+    std::shared_ptr<bool> cancelled_ = std::make_shared<bool>(false);
 };
 
 }  // namespace

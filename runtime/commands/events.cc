@@ -6,7 +6,10 @@
 #include <cerrno>
 #include <chrono>
 #include <limits>
+#include <memory>
+#include <nlohmann/json.hpp>
 #include <optional>
+#include <utility>
 
 #include "base/process.h"
 #include "runtime/commands/commands.h"
@@ -62,21 +65,62 @@ class OomCounter {
 // So that no sum of times overflows.
 constexpr std::chrono::nanoseconds kLongestInterval = std::chrono::hours(24 * 365);
 
-enum class Woken { kByTime, kByOom, kByEnd };
+// Prints what has become of the container's services since the look before.
+class ServiceNews {
+ public:
+    ServiceNews(const std::string& id, std::unique_ptr<ServiceWatch> watch)
+        : id_(id), watch_(std::move(watch)) {}
 
-// Waits for the container's end, for word of the OOM killer, or until `deadline`.
-Result<Woken> waitForNews(int pidfd, int oom_fd, std::chrono::steady_clock::time_point deadline) {
+    [[nodiscard]] int fd() const { return watch_ ? watch_->fd() : -1; }
+
+    Result<> look() {
+        while (watch_) {
+            ARCA_TRY(const std::optional<ServiceEnd> end, watch_->next());
+            if (!end) return {};
+            const nlohmann::ordered_json data{{"name", end->name},
+                                              {"exitCode", end->exit_code},
+                                              {"reason", end->reason},
+                                              {"kills", end->kills}};
+            ARCA_CHECK(printOut(eventLine(
+                "service", id_,
+                data.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace))));
+        }
+        return {};
+    }
+
+    // The container has ended: what its agent still has to say of it.
+    Result<> finish() {
+        constexpr int kLastWordMs = 1000;
+        while (fd() >= 0) {
+            pollfd entry{fd(), POLLIN, 0};
+            if (::poll(&entry, 1, kLastWordMs) <= 0) return {};
+            ARCA_CHECK(look());
+        }
+        return {};
+    }
+
+ private:
+    const std::string& id_;
+    std::unique_ptr<ServiceWatch> watch_;
+};
+
+enum class Woken { kByTime, kByOom, kByService, kByEnd };
+
+// Waits for the container's end, for word of the OOM killer or of a service, or until `deadline`.
+Result<Woken> waitForNews(int pidfd, int oom_fd, int service_fd,
+                          std::chrono::steady_clock::time_point deadline) {
     while (true) {
         const auto left = std::chrono::ceil<std::chrono::milliseconds>(
             deadline - std::chrono::steady_clock::now());
         if (left.count() <= 0) return Woken::kByTime;
         constexpr int64_t kMostMs = std::numeric_limits<int>::max();
-        pollfd fds[] = {{pidfd, POLLIN, 0}, {oom_fd, POLLIN, 0}};
+        pollfd fds[] = {{pidfd, POLLIN, 0}, {oom_fd, POLLIN, 0}, {service_fd, POLLIN, 0}};
         const int n =
             ::poll(fds, std::size(fds), static_cast<int>(std::min<int64_t>(left.count(), kMostMs)));
         if (n < 0 && errno != EINTR) return base::failErrno("poll");
         if (n <= 0) continue;
         if (fds[0].revents != 0) return Woken::kByEnd;
+        if (fds[2].revents != 0) return Woken::kByService;
         char buffer[4096];
         (void)::read(oom_fd, buffer, sizeof buffer);
         return Woken::kByOom;
@@ -87,11 +131,14 @@ Result<Woken> waitForNews(int pidfd, int oom_fd, std::chrono::steady_clock::time
 Result<int> follow(Container& container, std::chrono::nanoseconds interval) {
     ARCA_TRY(const base::UniqueFd pidfd, base::openPidfd(container.record.init));
     const base::UniqueFd oom = container.driver->watchOom(container.dir);
+    ARCA_TRY(auto watch, container.driver->watchServices(container.record.id));
+    ServiceNews services(container.record.id, std::move(watch));
     OomCounter counter(container.record.id);
     Woken woken = Woken::kByTime;
     auto deadline = std::chrono::steady_clock::now();
     interval = std::min(interval, kLongestInterval);
     while (true) {
+        if (woken == Woken::kByEnd) ARCA_CHECK(services.finish());
         auto statistics = statisticsOf(container);
         if (!statistics) {
             const auto running = checkRunning(container);
@@ -105,7 +152,10 @@ Result<int> follow(Container& container, std::chrono::nanoseconds interval) {
             deadline = std::chrono::steady_clock::now() + interval;
         }
         container.driver->disconnect();
-        ARCA_TRY(woken, waitForNews(pidfd.get(), oom.get(), deadline));
+        do {
+            ARCA_CHECK(services.look());
+            ARCA_TRY(woken, waitForNews(pidfd.get(), oom.get(), services.fd(), deadline));
+        } while (woken == Woken::kByService);
     }
 }
 

@@ -10,6 +10,7 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -59,6 +60,27 @@ struct ProcessRequest {
 struct MadeProcess {
     base::ProcessIdentity identity;  // of this host
     base::UniqueFd terminal;         // the master; only with kTerminal
+};
+
+// The end of a hook service of a container.
+struct ServiceEnd {
+    std::string name;
+    int exit_code = 0;
+    std::string reason;
+    bool kills = false;  // the container is ended for it
+};
+
+class ServiceWatch {
+ public:
+    ServiceWatch() = default;
+    ServiceWatch(const ServiceWatch&) = delete;
+    ServiceWatch& operator=(const ServiceWatch&) = delete;
+    virtual ~ServiceWatch() = default;
+
+    // For poll(2): readable means that next() may have something. -1 once nothing more will come.
+    [[nodiscard]] virtual int fd() const = 0;
+    // One that has ended; nullopt when there is no word of another yet. Does not wait.
+    virtual base::Result<std::optional<ServiceEnd>> next() = 0;
 };
 
 class Driver {
@@ -126,6 +148,17 @@ class Driver {
 
     // Whether the pids of listProcesses() are this host's.
     [[nodiscard]] virtual bool sharesPids() const = 0;
+
+    // Whether the agent has deleted the container by itself: a hook that it ran has failed.
+    virtual bool deletedByAgent(const std::string&) { return false; }
+
+    // Why the agent has ended the container by itself; "" when it has not.
+    virtual std::string endReason(const std::string&) { return {}; }
+
+    // Word of the container's hook services, as it comes. Null where there are none.
+    virtual base::Result<std::unique_ptr<ServiceWatch>> watchServices(const std::string&) {
+        return std::unique_ptr<ServiceWatch>();
+    }
 
     // Why a process ended with the exit code of one whose sandbox was lost; "" when it was not.
     virtual std::string lossReason() { return {}; }

@@ -191,10 +191,6 @@ Result<GuestSpec> makeGuestSpec(const spec::Spec& spec, const std::string& conta
     guest.shares.push_back(std::move(root));
     guest.spec.root->path = guestRootfs(container_id);
     guest.spec.linux.cgroupsPath = "/container/" + container_id;
-    guest.spec.hooks.prestart.clear();
-    guest.spec.hooks.createRuntime.clear();
-    guest.spec.hooks.poststart.clear();
-    guest.spec.hooks.poststop.clear();
     ARCA_CHECK(moveMounts(guest, places.binds));
     ARCA_CHECK(moveNamespaces(guest, translate));
     dropNotifySocket(guest.spec);

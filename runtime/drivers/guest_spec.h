@@ -59,8 +59,8 @@ struct Placements {
     Placement rootfs, binds;
 };
 
-// kUnsupported names what a guest cannot do, instead of leaving it out silently. Hooks of the host
-// (prestart, createRuntime, poststart, poststop) are taken out: the commands run them.
+// kUnsupported names what a guest cannot do, instead of leaving it out silently. Hooks that
+// commands run themselves are no part of `spec` any more (hook_places.h).
 base::Result<GuestSpec> makeGuestSpec(const spec::Spec& spec, const std::string& container_id,
                                       const Placements& places,
                                       const NamespaceTranslator& translate);

@@ -99,14 +99,18 @@ std::string SandboxDriver::address() const {
     return "hvsock://" + base::fdPath(folder_.fd()) + "/" + proto::kMonitorVsockSocket;
 }
 
-Result<> SandboxDriver::connect() {
-    if (client_) return {};
+Result<std::unique_ptr<GrpcClient>> SandboxDriver::dialAgent() {
     // Without a monitor there is nobody who would relay and wait: then the sandbox has ended.
     ARCA_CHECK(folder_.connect());
     ARCA_TRY(const auto transport, base::openTransport(address()));
     ARCA_TRY(UniqueFd socket,
              transport->dial(base::kAgentPort, std::min(callLimit(), kMostDialLimit)));
-    ARCA_TRY(client_, GrpcClient::open(std::move(socket)));
+    return GrpcClient::open(std::move(socket));
+}
+
+Result<> SandboxDriver::connect() {
+    if (client_) return {};
+    ARCA_TRY(client_, dialAgent());
     return {};
 }
 
@@ -491,6 +495,8 @@ Result<> SandboxDriver::signalInit(const ContainerDir&, const Record& record, in
     request.set_signal(signal_number);
     auto sent = call(ARCA_CONTEXT_RPC("KillProcess"), request, response);
     if (sent || signal_number != SIGKILL) return sent;
+    // Deleted by its agent: its end is on its way to the stand-in.
+    if (sent.error().code() == Code::kNotFound) return sent;
     // The guest does not react. The end of its stand-in ends the process too, and if need be the
     // whole sandbox.
     base::log::warning("kill in the guest: " + sent.error().message());

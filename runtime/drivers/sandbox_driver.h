@@ -37,6 +37,10 @@ class SandboxDriver : public AgentDriver {
     base::Result<spec::Spec> configuration(const ContainerDir& dir) override;
     [[nodiscard]] bool sharesPids() const override { return false; }
     std::string lossReason() override;
+    bool deletedByAgent(const std::string& container_id) override;
+    std::string endReason(const std::string& container_id) override;
+    base::Result<std::unique_ptr<ServiceWatch>> watchServices(
+        const std::string& container_id) override;
 
  private:
     struct Ports {
@@ -55,6 +59,8 @@ class SandboxDriver : public AgentDriver {
     base::Result<MonitorConfig> monitorConfig(const spec::Spec& spec) const;
     // The guest's address, as seen from here.
     [[nodiscard]] std::string address() const;
+    // A new connection to the guest's agent.
+    base::Result<std::unique_ptr<GrpcClient>> dialAgent();
     base::Result<> connect();
     base::Result<> call(std::string_view path, const google::protobuf::MessageLite& request,
                         google::protobuf::MessageLite& response) override;

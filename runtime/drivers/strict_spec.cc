@@ -40,8 +40,11 @@ std::vector<Use> ignoredUses(const spec::Spec& spec) {
     };
     const spec::Linux& linux_part = spec.linux;
     add(linux_part.seccomp.has_value(), "seccomp", "linux.seccomp");
-    add(!spec.hooks.createContainer.empty(), "hooks", "hooks.createContainer");
-    add(!spec.hooks.startContainer.empty(), "hooks", "hooks.startContainer");
+    spec::Hooks hooks = spec.hooks;
+    for (const char* stage : {"prestart", "createRuntime", "createContainer", "startContainer",
+                              "poststart", "poststop"}) {
+        add(!hooks.find(stage)->empty(), "hooks", std::string("hooks.") + stage);
+    }
     add(!linux_part.devices.empty(), "devices", "linux.devices");
     add(linux_part.findNamespace(spec::NamespaceType::kNetwork) != nullptr, "network",
         "a network namespace");
