@@ -31,7 +31,9 @@ spec::Namespace* networkNamespace(spec::Spec& spec) {
     return nullptr;
 }
 
-void warnNoNetwork(const char* why) {
+// Not where the configuration has it so.
+void warnNoNetwork(const NetworkSituation& situation, const char* why) {
+    if (!situation.forwards) return;
     base::log::warning(std::string("the guest has no network: ") + why);
 }
 
@@ -39,21 +41,22 @@ void warnNoNetwork(const char* why) {
 
 Result<> planNetwork(GuestSpec& guest, const NetworkSituation& situation) {
     const auto forward = [&] {
-        if (situation.forwards) guest.spec.annotations[kNetworkAnnotation] = kForwarded;
+        if (!situation.forwards) return;
+        guest.spec.annotations[kNetworkAnnotation] = kForwarded;
     };
     if (guest.new_network_namespace) {
-        if (situation.may_be_plugged) forward();
+        if (situation.may_be_plugged && situation.owns_sandbox) forward();
         return {};
     }
     if (guest.network_namespace.empty()) {
-        warnNoNetwork("the configuration gives the container this host's own");
+        warnNoNetwork(situation, "the configuration gives the container this host's own");
         return {};
     }
     ARCA_TRY(const UniqueFd wanted, openNetworkNamespace(guest.network_namespace));
     ARCA_TRY(const UniqueFd own, openNetworkNamespace("/proc/self/ns/net"));
     ARCA_TRY(const bool shared, base::isSameFile(wanted.get(), own.get()));
     if (shared) {
-        warnNoNetwork("the namespace that it is to have is this host's own");
+        warnNoNetwork(situation, "the namespace that it is to have is this host's own");
         return {};
     }
     for (const SandboxMember& member : situation.members) {
@@ -66,7 +69,11 @@ Result<> planNetwork(GuestSpec& guest, const NetworkSituation& situation) {
         ARCA_TRY(ns->path, situation.guest_namespace(member));
         return {};
     }
-    forward();
+    if (situation.owns_sandbox) {
+        forward();
+    } else {
+        warnNoNetwork(situation, "its sandbox has another one, and there is one in a guest");
+    }
     return {};
 }
 

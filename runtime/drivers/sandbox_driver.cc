@@ -17,6 +17,7 @@
 #include "base/error_texts.h"
 #include "base/files.h"
 #include "base/log.h"
+#include "base/socket.h"
 #include "base/strings.h"
 #include "base/transport.h"
 #include "proto/monitor_protocol.h"
@@ -195,6 +196,7 @@ Result<> SandboxDriver::planGuestNetwork(const ProcessRequest& request, GuestSpe
     situation.forwards =
         kind_ == "vm" ? settings.vm.network != "none" : settings.connect.network == "forwarder";
     situation.may_be_plugged = request.may_be_plugged;
+    situation.owns_sandbox = request.container_id == sandbox_id_;
     if (!guest.network_namespace.empty()) {
         ARCA_TRY(situation.members, members());
     }
@@ -563,7 +565,15 @@ Result<Status> SandboxDriver::status(const ContainerDir& dir, const Record& reco
 std::string SandboxDriver::lossReason() {
     std::string reason = folder_.failure();
     if (!reason.empty()) return reason;
-    const auto connection = folder_.connect();
+    auto connection = folder_.connect();
+    if (connection) {
+        // A monitor that is just ending has let its stand-ins go and can still be connected to, by
+        // what the kernel closes last; that connection ends with it.
+        (void)base::waitReadable(connection->get(), kStatusLimit);
+        reason = folder_.failure();
+        if (!reason.empty()) return reason;
+        connection = folder_.connect();
+    }
     return connection ? std::string() : connection.error().message();
 }
 

@@ -47,9 +47,10 @@ std::vector<std::string> qemuArguments(const MonitorConfig& config, const Kernel
         config.accel == "kvm" ? "host" : "max,-erms,-fsrm", "-smp", std::to_string(config.vcpus),
         "-m", memory, "-object", "memory-backend-memfd,id=mem,size=" + memory + ",share=on",
         "-kernel", config.kernel, "-initrd", config.initrd,
-        // The kernel's tests of its own ciphers are a tenth of an emulated boot.
+        // The kernel's tests of its own ciphers are a tenth of an emulated boot. On a busy host QEMU
+        // may not get to a timer tick in the time that the kernel gives it, which then panics.
         "-append",
-        "console=ttyS0 quiet panic=-1 cryptomgr.notests rdinit=/sbin/vminitd" +
+        "console=ttyS0 quiet panic=-1 no_timer_check cryptomgr.notests rdinit=/sbin/vminitd" +
             (config.append.empty() ? "" : " " + config.append),
         "-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console",
         // Nothing that QEMU itself needs after start-up.
