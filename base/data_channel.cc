@@ -1,24 +1,13 @@
 #include "base/data_channel.h"
 
 #include <poll.h>
-#include <sys/eventfd.h>
 #include <sys/socket.h>
-#include <unistd.h>
 
 #include <array>
 #include <cerrno>
-#include <cstdint>
 #include <utility>
 
 namespace arca::base {
-
-StopSignal::StopSignal() : event_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {}
-
-void StopSignal::set() {
-    set_.store(true, std::memory_order_release);
-    const uint64_t one = 1;
-    [[maybe_unused]] const ssize_t n = ::write(event_.get(), &one, sizeof one);
-}
 
 DataChannel::DataChannel(UniqueFd socket, const StopSignal& stop,
                          std::chrono::milliseconds stall_limit)

@@ -4,29 +4,15 @@
 // cancelled.
 #pragma once
 
-#include <atomic>
 #include <chrono>
 #include <cstddef>
 #include <string_view>
 
 #include "base/result.h"
+#include "base/stop_signal.h"
 #include "base/unique_fd.h"
 
 namespace arca::base {
-
-// Says "stop" from any thread to one that is working.
-class StopSignal {
- public:
-    StopSignal();
-    void set();
-    [[nodiscard]] bool isSet() const { return set_.load(std::memory_order_acquire); }
-    // Readable once it is set. Invalid when the kernel had no eventfd to give: then waits end late.
-    [[nodiscard]] int fd() const { return event_.get(); }
-
- private:
-    std::atomic<bool> set_{false};
-    UniqueFd event_;
-};
 
 class DataChannel {
  public:

@@ -14,6 +14,7 @@
 
 #include "base/exec_child.h"
 #include "base/files.h"
+#include "base/pipe.h"
 #include "base/process.h"
 #include "base/process_tree.h"
 #include "base/unique_fd.h"
@@ -22,25 +23,6 @@ namespace arca::base {
 namespace {
 
 using Clock = std::chrono::steady_clock;
-
-struct Pipe {
-    UniqueFd read_end;
-    UniqueFd write_end;
-};
-
-Result<Pipe> makePipe() {
-    std::array<int, 2> fds{};
-    if (::pipe2(fds.data(), O_CLOEXEC) != 0) return failErrno("make a pipe");
-    Pipe result{UniqueFd(fds[0]), UniqueFd(fds[1])};
-    // The child dup2()s these onto 0..2; they must not be one of them already.
-    for (UniqueFd* end : {&result.read_end, &result.write_end}) {
-        if (end->get() > 2) continue;
-        UniqueFd moved(::fcntl(end->get(), F_DUPFD_CLOEXEC, 3));
-        if (!moved.valid()) return failErrno("move a descriptor");
-        *end = std::move(moved);
-    }
-    return result;
-}
 
 // All that the child reads, built before the fork: it may only make async-signal-safe calls.
 struct ChildPlan {

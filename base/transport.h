@@ -22,6 +22,8 @@ namespace arca::base {
 
 // Port of the agent's gRPC service.
 inline constexpr uint32_t kAgentPort = 1024;
+// Port of the control service of a guest's arca-tap-forwarder.
+inline constexpr uint32_t kForwarderPort = 5555;
 // First port of the host's counter for stdio streams.
 inline constexpr uint32_t kFirstStdioPort = 0x10000000;
 // CID of the host as a guest sees it.

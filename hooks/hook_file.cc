@@ -39,13 +39,6 @@ unsigned long repeats(std::string_view text, unsigned long most) {
     return product;
 }
 
-bool isBind(const spec::Mount& mount) {
-    return mount.type == "bind" ||
-           std::any_of(mount.options.begin(), mount.options.end(), [](const std::string& option) {
-               return option == "bind" || option == "rbind";
-           });
-}
-
 std::optional<Pattern> readPattern(JsonValue value, const std::string& text) {
     auto pattern = Pattern::compile(text);
     if (pattern) return std::move(*pattern);
@@ -155,7 +148,9 @@ bool Pattern::matches(const std::string& subject) const {
 bool When::holds(const spec::Spec& spec) const {
     if (always && !*always) return false;
     if (has_bind_mounts &&
-        (!*has_bind_mounts || std::none_of(spec.mounts.begin(), spec.mounts.end(), isBind))) {
+        (!*has_bind_mounts ||
+         std::none_of(spec.mounts.begin(), spec.mounts.end(),
+                      [](const spec::Mount& mount) { return mount.isBind(); }))) {
         return false;
     }
     for (const auto& [name, value] : annotations) {

@@ -1,20 +1,17 @@
 #include "network/ingress.h"
 
-#include <linux/bpf.h>
 #include <linux/if_ether.h>
 #include <linux/pkt_cls.h>
 #include <linux/pkt_sched.h>
 #include <linux/rtnetlink.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
 #include <array>
-#include <bit>
 #include <cerrno>
 #include <cstdint>
 #include <string>
 #include <utility>
 
+#include "base/bpf.h"
 #include "base/unique_fd.h"
 #include "network/rtnl.h"
 
@@ -33,28 +30,12 @@ constexpr uint32_t kPriority = 1;
 constexpr uint32_t kHandle = 1;
 constexpr char kName[] = "arca-guest";
 
-bpf_insn instruction(unsigned code, uint8_t destination, int32_t value) {
-    bpf_insn made{};
-    made.code = static_cast<uint8_t>(code);
-    made.dst_reg = static_cast<uint8_t>(destination & 0x0fU);
-    made.imm = value;
-    return made;
-}
-
 // "return TC_ACT_SHOT".
 Result<UniqueFd> loadProgram() {
-    const std::array program{instruction(BPF_ALU64 | BPF_MOV | BPF_K, BPF_REG_0, TC_ACT_SHOT),
-                             instruction(BPF_JMP | BPF_EXIT, 0, 0)};
-    bpf_attr attributes{};
-    attributes.prog_type = BPF_PROG_TYPE_SCHED_CLS;
-    attributes.insns = std::bit_cast<uint64_t>(program.data());
-    attributes.insn_cnt = program.size();
-    static constexpr char kLicense[] = "";
-    attributes.license = std::bit_cast<uint64_t>(&kLicense[0]);
-    UniqueFd loaded(
-        static_cast<int>(::syscall(SYS_bpf, BPF_PROG_LOAD, &attributes, sizeof attributes)));
-    if (!loaded.valid()) return failErrno("load a packet filter");
-    return loaded;
+    const std::array program{
+        base::bpfInstruction(BPF_ALU64 | BPF_MOV | BPF_K, BPF_REG_0, 0, 0, TC_ACT_SHOT),
+        base::bpfInstruction(BPF_JMP | BPF_EXIT, 0, 0, 0, 0)};
+    return base::loadBpf(BPF_PROG_TYPE_SCHED_CLS, program, "load a packet filter");
 }
 
 struct Target {

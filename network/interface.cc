@@ -1,7 +1,5 @@
 #include "network/interface.h"
 
-#include <fcntl.h>
-#include <linux/if_addr.h>
 #include <net/if.h>
 #include <netlink/route/nexthop.h>
 #include <sys/socket.h>
@@ -11,8 +9,6 @@
 #include <utility>
 #include <vector>
 
-#include "base/files.h"
-#include "base/log.h"
 #include "base/strings.h"
 #include "network/rtnl.h"
 
@@ -37,91 +33,17 @@ Result<Parsed> everywhere(int family) {
     return parseAddress(family, family == AF_INET ? "0.0.0.0/0" : "::/0", Prefix::kNeeded);
 }
 
-Result<> addOneAddress(nl_sock* socket, unsigned index, const std::string& interface,
-                       const Parsed& parsed) {
-    const std::string what = "add " + parsed.text + " to " + interface;
-    const InterfaceAddress address(rtnl_addr_alloc());
-    if (!address) return failErrno(what, ENOMEM);
-    rtnl_addr_set_ifindex(address.get(), static_cast<int>(index));
-    int error = rtnl_addr_set_local(address.get(), parsed.address.get());
-    if (error < 0) return failNetlink(what, error);
-    rtnl_addr_set_scope(address.get(), RT_SCOPE_UNIVERSE);
-    if (nl_addr_get_family(parsed.address.get()) == AF_INET6) {
-        rtnl_addr_set_flags(address.get(), IFA_F_PERMANENT | IFA_F_NODAD);
-    }
-    nl_msg* raw = nullptr;
-    error = rtnl_addr_build_add_request(address.get(), NLM_F_CREATE | NLM_F_EXCL, &raw);
-    if (error < 0) return failNetlink(what, error);
-    const Message message(raw);
-    return ask(socket, message.get(), what);
-}
-
-// The address is to be all there is; a link that takes others by itself still works.
-void stopAutoconfiguration(const std::string& interface) {
-    for (const char* file : {"accept_ra", "autoconf"}) {
-        const auto done = base::writeControlFile(
-            AT_FDCWD, "/proc/sys/net/ipv6/conf/" + interface + "/" + file, "0");
-        if (!done) base::log::warning(done.error().message());
-    }
-}
-
-struct RouteRequest {
-    int family = AF_INET;
-    const Parsed& destination;
-    const nl_addr* gateway = nullptr;
-    nl_addr* source = nullptr;
-    uint8_t protocol = RTPROT_BOOT;
-    uint8_t scope = RT_SCOPE_UNIVERSE;
-};
-
-Result<> addRoute(nl_sock* socket, unsigned index, const std::string& interface,
-                  const RouteRequest& request) {
-    const std::string what = "add a route to " + request.destination.text + " over " + interface;
-    const RouteObject route(rtnl_route_alloc());
-    rtnl_nexthop* hop = rtnl_route_nh_alloc();
-    if (!route || hop == nullptr) return failErrno(what, ENOMEM);
-    rtnl_route_nh_set_ifindex(hop, static_cast<int>(index));
-    if (request.gateway != nullptr) {
-        rtnl_route_nh_set_gateway(hop, const_cast<nl_addr*>(request.gateway));
-    }
-    rtnl_route_add_nexthop(route.get(), hop);  // owned by the route now
-    (void)rtnl_route_set_family(route.get(), static_cast<uint8_t>(request.family));
-    rtnl_route_set_table(route.get(), RT_TABLE_MAIN);
-    rtnl_route_set_protocol(route.get(), request.protocol);
-    rtnl_route_set_scope(route.get(), request.scope);
-    (void)rtnl_route_set_type(route.get(), RTN_UNICAST);
-    int error = rtnl_route_set_dst(route.get(), request.destination.address.get());
-    if (error >= 0 && request.source != nullptr) {
-        error = rtnl_route_set_pref_src(route.get(), request.source);
-    }
-    nl_msg* raw = nullptr;
-    if (error >= 0) {
-        error = rtnl_route_build_add_request(route.get(), NLM_F_CREATE | NLM_F_EXCL, &raw);
-    }
-    if (error < 0) return failNetlink(what, error);
-    const Message message(raw);
-    return ask(socket, message.get(), what);
-}
-
 // Removes those of a table's objects that `chosen` names.
 template <typename Object, typename Read, typename Chosen, typename Remove>
 Result<> removeEach(nl_sock* socket, Read read, const std::string& what, Chosen chosen,
                     Remove remove) {
-    nl_cache* raw = nullptr;
-    int error = read(socket, &raw);
-    if (error < 0) return failNetlink("read " + what, error);
-    const Cache cache(raw);
-    for (nl_object* object = nl_cache_get_first(raw); object != nullptr;
-         object = nl_cache_get_next(object)) {
-        auto* one = reinterpret_cast<Object*>(object);
-        if (!chosen(one)) continue;
-        error = remove(socket, one, 0);
+    return forEachObject<Object>(socket, read, what, [&](Object* one) -> Result<> {
+        if (!chosen(one)) return {};
+        const int error = remove(socket, one, 0);
         // Gone by itself, with what it depended on.
-        if (error < 0 && error != -NLE_OBJ_NOTFOUND && error != -NLE_NOADDR) {
-            return failNetlink("remove " + what, error);
-        }
-    }
-    return {};
+        if (error >= 0 || error == -NLE_OBJ_NOTFOUND || error == -NLE_NOADDR) return {};
+        return failNetlink("remove " + what, error);
+    });
 }
 
 }  // namespace
@@ -140,10 +62,8 @@ Result<> setLink(const std::string& interface, bool up, std::optional<uint32_t> 
     ARCA_TRY(const unsigned index, indexOf(interface));
     ARCA_TRY(const Socket socket, openNetlink());
     const std::string what = "set link " + interface;
-    const Link now(rtnl_link_alloc());
     const Link wanted(rtnl_link_alloc());
-    if (!now || !wanted) return failErrno(what, ENOMEM);
-    rtnl_link_set_ifindex(now.get(), static_cast<int>(index));
+    if (!wanted) return failErrno(what, ENOMEM);
     // The flags that are named here are the only ones that change.
     if (up) {
         rtnl_link_set_flags(wanted.get(), IFF_UP);
@@ -151,11 +71,7 @@ Result<> setLink(const std::string& interface, bool up, std::optional<uint32_t> 
         rtnl_link_unset_flags(wanted.get(), IFF_UP);
     }
     if (mtu) rtnl_link_set_mtu(wanted.get(), *mtu);
-    nl_msg* raw = nullptr;
-    const int error = rtnl_link_build_change_request(now.get(), wanted.get(), 0, &raw);
-    if (error < 0) return failNetlink(what, error);
-    const Message message(raw);
-    return ask(socket.get(), message.get(), what);
+    return changeLink(socket.get(), index, what, wanted.get());
 }
 
 Result<> addAddress(const std::string& interface, const std::string& ipv4,
@@ -172,10 +88,10 @@ Result<> addAddress(const std::string& interface, const std::string& ipv4,
     }
     ARCA_TRY(const unsigned index, indexOf(interface));
     ARCA_TRY(const Socket socket, openNetlink());
-    if (first) ARCA_CHECK(addOneAddress(socket.get(), index, interface, *first));
+    if (first) ARCA_CHECK(addAddress(socket.get(), index, interface, *first));
     if (!second) return {};
     stopAutoconfiguration(interface);
-    return addOneAddress(socket.get(), index, interface, *second);
+    return addAddress(socket.get(), index, interface, *second);
 }
 
 Result<> removeIpv4(const std::string& interface) {
@@ -232,8 +148,7 @@ Result<> addLinkRoute(const std::string& interface, const LinkRoute& route) {
     for (const Wanted& one : wanted) {
         const bool v4 = one.family == AF_INET;
         ARCA_CHECK(addRoute(socket.get(), index, interface,
-                            {.family = one.family,
-                             .destination = one.destination,
+                            {.destination = one.destination,
                              .source = one.source ? one.source->address.get() : nullptr,
                              .protocol = static_cast<uint8_t>(v4 ? RTPROT_KERNEL : RTPROT_STATIC),
                              .scope = RT_SCOPE_LINK}));
@@ -265,7 +180,7 @@ Result<> addDefaultRoute(const std::string& interface, const std::string& ipv4_g
     if (!second) return {};
     ARCA_TRY(const Parsed all, everywhere(AF_INET6));
     return addRoute(socket.get(), index, interface,
-                    {.family = AF_INET6, .destination = all, .gateway = second->address.get()});
+                    {.destination = all, .gateway = second->address.get()});
 }
 
 }  // namespace arca::network

@@ -1,7 +1,11 @@
 #include "network/rtnl.h"
 
 #include <arpa/inet.h>
+#include <fcntl.h>
+#include <linux/if_addr.h>
 #include <linux/netlink.h>
+#include <net/if.h>
+#include <netlink/route/nexthop.h>
 #include <sys/socket.h>
 
 #include <array>
@@ -9,6 +13,8 @@
 #include <string_view>
 #include <utility>
 
+#include "base/files.h"
+#include "base/log.h"
 #include "base/scope_exit.h"
 #include "base/strings.h"
 
@@ -118,6 +124,79 @@ Result<Parsed> parseAddress(int family, const std::string& text, Prefix prefix) 
     if (!address) return failErrno("make an address", ENOMEM);
     nl_addr_set_prefixlen(address.get(), static_cast<int>(length));
     return Parsed{std::move(address), text};
+}
+
+Result<> changeLink(nl_sock* socket, unsigned index, const std::string& what, rtnl_link* wanted) {
+    const Link now(rtnl_link_alloc());
+    if (!now) return failErrno(what, ENOMEM);
+    rtnl_link_set_ifindex(now.get(), static_cast<int>(index));
+    nl_msg* raw = nullptr;
+    const int error = rtnl_link_build_change_request(now.get(), wanted, 0, &raw);
+    if (error < 0) return failNetlink(what, error);
+    const Message message(raw);
+    return ask(socket, message.get(), what);
+}
+
+Result<> takeUp(nl_sock* socket, unsigned index, const std::string& what) {
+    const Link wanted(rtnl_link_alloc());
+    if (!wanted) return failErrno(what, ENOMEM);
+    rtnl_link_set_flags(wanted.get(), IFF_UP);
+    return changeLink(socket, index, what, wanted.get());
+}
+
+Result<> addAddress(nl_sock* socket, unsigned index, const std::string& interface,
+                    const Parsed& parsed) {
+    const std::string what = "add " + parsed.text + " to " + interface;
+    const InterfaceAddress address(rtnl_addr_alloc());
+    if (!address) return failErrno(what, ENOMEM);
+    rtnl_addr_set_ifindex(address.get(), static_cast<int>(index));
+    int error = rtnl_addr_set_local(address.get(), parsed.address.get());
+    if (error < 0) return failNetlink(what, error);
+    rtnl_addr_set_scope(address.get(), RT_SCOPE_UNIVERSE);
+    if (nl_addr_get_family(parsed.address.get()) == AF_INET6) {
+        rtnl_addr_set_flags(address.get(), IFA_F_PERMANENT | IFA_F_NODAD);
+    }
+    nl_msg* raw = nullptr;
+    error = rtnl_addr_build_add_request(address.get(), NLM_F_CREATE | NLM_F_EXCL, &raw);
+    if (error < 0) return failNetlink(what, error);
+    const Message message(raw);
+    return ask(socket, message.get(), what);
+}
+
+void stopAutoconfiguration(const std::string& interface) {
+    for (const char* file : {"accept_ra", "autoconf"}) {
+        const auto done = base::writeControlFile(
+            AT_FDCWD, "/proc/sys/net/ipv6/conf/" + interface + "/" + file, "0");
+        if (!done) base::log::warning(done.error().message());
+    }
+}
+
+Result<> addRoute(nl_sock* socket, unsigned index, const std::string& interface,
+                  const RouteRequest& request) {
+    const std::string what = "add a route to " + request.destination.text + " over " + interface;
+    const RouteObject route(rtnl_route_alloc());
+    rtnl_nexthop* hop = rtnl_route_nh_alloc();
+    if (!route || hop == nullptr) return failErrno(what, ENOMEM);
+    rtnl_route_nh_set_ifindex(hop, static_cast<int>(index));
+    if (request.onlink) rtnl_route_nh_set_flags(hop, RTNH_F_ONLINK);
+    if (request.gateway != nullptr) rtnl_route_nh_set_gateway(hop, request.gateway);
+    rtnl_route_add_nexthop(route.get(), hop);  // owned by the route now
+    const int family = nl_addr_get_family(request.destination.address.get());
+    (void)rtnl_route_set_family(route.get(), static_cast<uint8_t>(family));
+    rtnl_route_set_table(route.get(), RT_TABLE_MAIN);
+    rtnl_route_set_protocol(route.get(), request.protocol);
+    rtnl_route_set_scope(route.get(), request.scope);
+    if (request.metric != 0) rtnl_route_set_priority(route.get(), request.metric);
+    (void)rtnl_route_set_type(route.get(), RTN_UNICAST);
+    int error = rtnl_route_set_dst(route.get(), request.destination.address.get());
+    if (error >= 0 && request.source != nullptr) {
+        error = rtnl_route_set_pref_src(route.get(), request.source);
+    }
+    nl_msg* raw = nullptr;
+    if (error >= 0) error = rtnl_route_build_add_request(route.get(), request.flags, &raw);
+    if (error < 0) return failNetlink(what, error);
+    const Message message(raw);
+    return ask(socket, message.get(), what);
 }
 
 }  // namespace arca::network

@@ -42,17 +42,6 @@ std::string prefixOf(nl_addr* address, int family) {
     return text + "/" + std::to_string(nl_addr_get_prefixlen(address));
 }
 
-template <typename Object, typename Take>
-Result<> forEachObject(nl_cache* raw, int error, const char* what, Take take) {
-    if (error < 0) return failNetlink(what, error);
-    const Cache cache(raw);
-    for (nl_object* object = nl_cache_get_first(raw); object != nullptr;
-         object = nl_cache_get_next(object)) {
-        take(reinterpret_cast<Object*>(object));
-    }
-    return {};
-}
-
 Interface* find(std::vector<Interface>& interfaces, int index) {
     const auto found = std::find_if(
         interfaces.begin(), interfaces.end(),
@@ -61,10 +50,11 @@ Interface* find(std::vector<Interface>& interfaces, int index) {
 }
 
 Result<> readLinks(nl_sock* socket, std::vector<Interface>& into) {
-    nl_cache* cache = nullptr;
-    const int error = rtnl_link_alloc_cache(socket, AF_UNSPEC, &cache);
-    return forEachObject<rtnl_link>(cache, error, "read interfaces", [&](rtnl_link* link) {
-        if (rtnl_link_get_arptype(link) != ARPHRD_ETHER) return;
+    const auto all = [](nl_sock* sock, nl_cache** cache) {
+        return rtnl_link_alloc_cache(sock, AF_UNSPEC, cache);
+    };
+    return forEachObject<rtnl_link>(socket, all, "interfaces", [&](rtnl_link* link) -> Result<> {
+        if (rtnl_link_get_arptype(link) != ARPHRD_ETHER) return {};
         Interface one;
         one.name = rtnl_link_get_name(link);
         one.index = static_cast<unsigned>(rtnl_link_get_ifindex(link));
@@ -73,21 +63,22 @@ Result<> readLinks(nl_sock* socket, std::vector<Interface>& into) {
         one.mtu = rtnl_link_get_mtu(link);
         one.up = (rtnl_link_get_flags(link) & IFF_UP) != 0;
         into.push_back(std::move(one));
+        return {};
     });
 }
 
 Result<> readAddresses(nl_sock* socket, std::vector<Interface>& into) {
-    nl_cache* cache = nullptr;
-    const int error = rtnl_addr_alloc_cache(socket, &cache);
-    return forEachObject<rtnl_addr>(cache, error, "read addresses", [&](rtnl_addr* address) {
+    const auto take = [&](rtnl_addr* address) -> Result<> {
         Interface* owner = find(into, rtnl_addr_get_ifindex(address));
         const int family = rtnl_addr_get_family(address);
-        if (owner == nullptr || (family != AF_INET && family != AF_INET6)) return;
-        if (family == AF_INET6 && rtnl_addr_get_scope(address) == RT_SCOPE_LINK) return;
+        if (owner == nullptr || (family != AF_INET && family != AF_INET6)) return {};
+        if (family == AF_INET6 && rtnl_addr_get_scope(address) == RT_SCOPE_LINK) return {};
         // Made by a router advertisement: temporary, or with a lifetime.
-        if ((rtnl_addr_get_flags(address) & IFA_F_PERMANENT) == 0) return;
+        if ((rtnl_addr_get_flags(address) & IFA_F_PERMANENT) == 0) return {};
         owner->addresses.push_back(prefixOf(rtnl_addr_get_local(address), family));
-    });
+        return {};
+    };
+    return forEachObject<rtnl_addr>(socket, rtnl_addr_alloc_cache, "addresses", take);
 }
 
 void takeRoute(rtnl_route* route, std::vector<Interface>& into) {
@@ -116,23 +107,26 @@ void takeRoute(rtnl_route* route, std::vector<Interface>& into) {
 }
 
 Result<> readRoutes(nl_sock* socket, std::vector<Interface>& into) {
-    nl_cache* cache = nullptr;
-    const int error = rtnl_route_alloc_cache(socket, AF_UNSPEC, 0, &cache);
-    return forEachObject<rtnl_route>(cache, error, "read routes",
-                                     [&](rtnl_route* route) { takeRoute(route, into); });
+    const auto all = [](nl_sock* sock, nl_cache** cache) {
+        return rtnl_route_alloc_cache(sock, AF_UNSPEC, 0, cache);
+    };
+    return forEachObject<rtnl_route>(socket, all, "routes", [&](rtnl_route* route) -> Result<> {
+        takeRoute(route, into);
+        return {};
+    });
 }
 
 Result<> readNeighbours(nl_sock* socket, std::vector<Interface>& into) {
-    nl_cache* cache = nullptr;
-    const int error = rtnl_neigh_alloc_cache(socket, &cache);
-    return forEachObject<rtnl_neigh>(cache, error, "read neighbours", [&](rtnl_neigh* neighbour) {
+    const auto take = [&](rtnl_neigh* neighbour) -> Result<> {
         Interface* owner = find(into, rtnl_neigh_get_ifindex(neighbour));
         const int family = rtnl_neigh_get_family(neighbour);
-        if (owner == nullptr || (family != AF_INET && family != AF_INET6)) return;
-        if ((rtnl_neigh_get_state(neighbour) & NUD_PERMANENT) == 0) return;
+        if (owner == nullptr || (family != AF_INET && family != AF_INET6)) return {};
+        if ((rtnl_neigh_get_state(neighbour) & NUD_PERMANENT) == 0) return {};
         owner->neighbours.push_back(
             {textOf(rtnl_neigh_get_dst(neighbour)), textOf(rtnl_neigh_get_lladdr(neighbour))});
-    });
+        return {};
+    };
+    return forEachObject<rtnl_neigh>(socket, rtnl_neigh_alloc_cache, "neighbours", take);
 }
 
 // A gateway is reached over a route that has none: that one has to be there first.
@@ -162,62 +156,62 @@ Result<Address> parseMac(const std::string& text) {
     return mac;
 }
 
-// Two steps: a MAC address can be set while the link is down only, and routes need it up.
-Result<> changeLink(nl_sock* socket, int index, const Interface& wanted, bool up) {
+// A MAC address can be set while the link is down only; routes need it up.
+Result<> prepareLink(nl_sock* socket, unsigned index, const Interface& wanted) {
+    if (wanted.mac.empty() && wanted.mtu == 0) return {};
     const std::string what = "set link " + wanted.name;
-    const Link now(rtnl_link_alloc());
     const Link changed(rtnl_link_alloc());
-    if (!now || !changed) return failErrno(what, ENOMEM);
-    rtnl_link_set_ifindex(now.get(), index);
-    if (!up && !wanted.mac.empty()) {
+    if (!changed) return failErrno(what, ENOMEM);
+    if (!wanted.mac.empty()) {
         ARCA_TRY(const Address mac, parseMac(wanted.mac));
         rtnl_link_set_addr(changed.get(), mac.get());
     }
-    if (!up && wanted.mtu != 0) rtnl_link_set_mtu(changed.get(), wanted.mtu);
-    if (up) rtnl_link_set_flags(changed.get(), IFF_UP);
-    nl_msg* raw = nullptr;
-    const int error = rtnl_link_build_change_request(now.get(), changed.get(), 0, &raw);
-    if (error < 0) return failNetlink(what, error);
-    const Message message(raw);
-    return ask(socket, message.get(), what);
+    if (wanted.mtu != 0) rtnl_link_set_mtu(changed.get(), wanted.mtu);
+    return changeLink(socket, index, what, changed.get());
 }
 
-Result<> addRoute(nl_sock* socket, int index, const std::string& name, const Route& wanted) {
-    const std::string what = "add a route to " + wanted.destination + " over " + name;
-    const int family = familyOf(wanted.destination);
-    ARCA_TRY(const Parsed destination, parseAddress(family, wanted.destination, Prefix::kNeeded));
-    const RouteObject route(rtnl_route_alloc());
-    rtnl_nexthop* hop = rtnl_route_nh_alloc();
-    if (!route || hop == nullptr) return failErrno(what, ENOMEM);
-    rtnl_route_nh_set_ifindex(hop, index);
-    if (wanted.onlink) rtnl_route_nh_set_flags(hop, RTNH_F_ONLINK);
-    rtnl_route_add_nexthop(route.get(), hop);  // owned by the route now
-    if (!wanted.gateway.empty()) {
-        ARCA_TRY(const Parsed gateway,
-                 parseAddress(familyOf(wanted.gateway), wanted.gateway, Prefix::kNone));
-        rtnl_route_nh_set_gateway(hop, gateway.address.get());
-    }
-    (void)rtnl_route_set_family(route.get(), static_cast<uint8_t>(family));
-    rtnl_route_set_table(route.get(), RT_TABLE_MAIN);
-    rtnl_route_set_protocol(route.get(), wanted.protocol != 0 ? wanted.protocol : RTPROT_STATIC);
-    rtnl_route_set_scope(route.get(), wanted.scope);
-    if (wanted.metric != 0) rtnl_route_set_priority(route.get(), wanted.metric);
-    (void)rtnl_route_set_type(route.get(), RTN_UNICAST);
-    int error = rtnl_route_set_dst(route.get(), destination.address.get());
-    if (error >= 0 && !wanted.source.empty()) {
-        ARCA_TRY(const Parsed source, parseAddress(family, wanted.source, Prefix::kNone));
-        error = rtnl_route_set_pref_src(route.get(), source.address.get());
-    }
-    nl_msg* raw = nullptr;
-    if (error >= 0) error = rtnl_route_build_add_request(route.get(), NLM_F_CREATE, &raw);
-    if (error < 0) return failNetlink(what, error);
-    const Message message(raw);
-    auto added = ask(socket, message.get(), what);
+Result<> unlessThere(Result<> added) {
     if (!added && added.error().sysErrno() == EEXIST) return {};
     return added;
 }
 
-Result<> addNeighbour(nl_sock* socket, int index, const std::string& name,
+Result<> addAddresses(nl_sock* socket, unsigned index, const Interface& wanted) {
+    bool configured = true;  // by advertisements, until there is an address of the family
+    for (const std::string& text : wanted.addresses) {
+        const int family = familyOf(text);
+        ARCA_TRY(const Parsed address, parseAddress(family, text, Prefix::kNeeded));
+        if (family == AF_INET6 && std::exchange(configured, false)) {
+            stopAutoconfiguration(wanted.name);
+        }
+        ARCA_CHECK(unlessThere(addAddress(socket, index, wanted.name, address)));
+    }
+    return {};
+}
+
+Result<> setRoute(nl_sock* socket, unsigned index, const std::string& name, const Route& wanted) {
+    const int family = familyOf(wanted.destination);
+    ARCA_TRY(const Parsed destination, parseAddress(family, wanted.destination, Prefix::kNeeded));
+    Parsed gateway;
+    Parsed source;
+    if (!wanted.gateway.empty()) {
+        ARCA_TRY(gateway, parseAddress(familyOf(wanted.gateway), wanted.gateway, Prefix::kNone));
+    }
+    if (!wanted.source.empty()) {
+        ARCA_TRY(source, parseAddress(family, wanted.source, Prefix::kNone));
+    }
+    const uint8_t protocol = wanted.protocol != 0 ? wanted.protocol : uint8_t{RTPROT_STATIC};
+    return unlessThere(addRoute(socket, index, name,
+                                {.destination = destination,
+                                 .gateway = gateway.address.get(),
+                                 .source = source.address.get(),
+                                 .protocol = protocol,
+                                 .scope = wanted.scope,
+                                 .metric = wanted.metric,
+                                 .onlink = wanted.onlink,
+                                 .flags = NLM_F_CREATE}));
+}
+
+Result<> addNeighbour(nl_sock* socket, unsigned index, const std::string& name,
                       const Neighbour& wanted) {
     const std::string what = "add neighbour " + wanted.address + " to " + name;
     ARCA_TRY(const Parsed address,
@@ -225,7 +219,7 @@ Result<> addNeighbour(nl_sock* socket, int index, const std::string& name,
     ARCA_TRY(const Address mac, parseMac(wanted.mac));
     const Neigh neighbour(rtnl_neigh_alloc());
     if (!neighbour) return failErrno(what, ENOMEM);
-    rtnl_neigh_set_ifindex(neighbour.get(), index);
+    rtnl_neigh_set_ifindex(neighbour.get(), static_cast<int>(index));
     rtnl_neigh_set_state(neighbour.get(), NUD_PERMANENT);
     (void)rtnl_neigh_set_dst(neighbour.get(), address.address.get());
     rtnl_neigh_set_lladdr(neighbour.get(), mac.get());
@@ -252,20 +246,14 @@ Result<std::vector<Interface>> readInterfaces() {
 
 Result<> configure(const Interface& wanted) {
     ARCA_CHECK(checkInterfaceName(wanted.name));
-    const auto index = static_cast<int>(::if_nametoindex(wanted.name.c_str()));
+    const unsigned index = ::if_nametoindex(wanted.name.c_str());
     if (index == 0) return failErrno("interface " + wanted.name);
     ARCA_TRY(const Socket socket, openNetlink());
-    if (!wanted.mac.empty() || wanted.mtu != 0) {
-        ARCA_CHECK(changeLink(socket.get(), index, wanted, false));
-    }
-    for (const std::string& address : wanted.addresses) {
-        const bool v4 = familyOf(address) == AF_INET;
-        auto added = addAddress(wanted.name, v4 ? address : "", v4 ? "" : address);
-        if (!added && added.error().sysErrno() != EEXIST) return added;
-    }
-    ARCA_CHECK(changeLink(socket.get(), index, wanted, true));
+    ARCA_CHECK(prepareLink(socket.get(), index, wanted));
+    ARCA_CHECK(addAddresses(socket.get(), index, wanted));
+    ARCA_CHECK(takeUp(socket.get(), index, "set link " + wanted.name));
     for (const Route& route : wanted.routes) {
-        ARCA_CHECK(addRoute(socket.get(), index, wanted.name, route));
+        ARCA_CHECK(setRoute(socket.get(), index, wanted.name, route));
     }
     for (const Neighbour& neighbour : wanted.neighbours) {
         ARCA_CHECK(addNeighbour(socket.get(), index, wanted.name, neighbour));

@@ -29,18 +29,11 @@ Result<std::string> pathOf(const UniqueFd& dir) {
     return std::string(buffer, static_cast<size_t>(n));
 }
 
-bool isBind(const spec::Mount& mount) {
-    if (mount.type == "bind") return true;
-    return std::any_of(mount.options.begin(), mount.options.end(), [](const std::string& option) {
-        return option == "bind" || option == "rbind";
-    });
-}
-
 }  // namespace
 
 void resolveBindSources(spec::Spec& spec, const std::string& bundle) {
     for (spec::Mount& mount : spec.mounts) {
-        if (mount.source.empty() || mount.source.front() == '/' || !isBind(mount)) continue;
+        if (mount.source.empty() || mount.source.front() == '/' || !mount.isBind()) continue;
         mount.source = base::absolutePath(bundle, mount.source);
     }
 }

@@ -14,6 +14,7 @@
 #include <cstring>
 
 #include "base/files.h"
+#include "base/pipe.h"
 #include "base/socket.h"
 #include "base/strings.h"
 #include "runtime/context.h"
@@ -149,13 +150,10 @@ Result<> NotifyProxy::passOn(std::string_view ready, pid_t main_pid) {
     ARCA_CHECK(base::sendMessage(host.get(), "MAINPID=" + std::to_string(main_pid) + "\n"));
     // Only when the service manager has closed this descriptor has it read what came before; we
     // may not be gone by then, or it would not know who we were.
-    std::array<int, 2> ends{};
-    if (::pipe2(ends.data(), O_CLOEXEC) != 0) return failErrno("make a pipe");
-    const UniqueFd read_end(ends[0]);
-    UniqueFd write_end(ends[1]);
-    ARCA_CHECK(base::sendMessage(host.get(), "BARRIER=1", {write_end.get()}));
-    write_end.reset();
-    ARCA_CHECK(base::waitReadable(read_end.get(), kBarrierPatience));
+    ARCA_TRY(base::Pipe pipe, base::makePipe());
+    ARCA_CHECK(base::sendMessage(host.get(), "BARRIER=1", {pipe.write_end.get()}));
+    pipe.write_end.reset();
+    ARCA_CHECK(base::waitReadable(pipe.read_end.get(), kBarrierPatience));
     return {};
 }
 

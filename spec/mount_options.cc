@@ -4,6 +4,7 @@
 #include <array>
 
 #include "base/strings.h"
+#include "spec/spec.h"
 
 namespace arca::spec {
 
@@ -211,6 +212,12 @@ Result<PropagationChange> parsePropagation(std::string_view word) {
 
 bool isKnownMountOption(std::string_view name) {
     return findEntry(name) != nullptr;
+}
+
+bool Mount::isBind() const {
+    return type == "bind" || std::any_of(options.begin(), options.end(), [](const auto& option) {
+               return option == "bind" || option == "rbind";
+           });
 }
 
 }  // namespace arca::spec

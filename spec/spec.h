@@ -8,6 +8,7 @@
 
 #include <sys/types.h>
 
+#include <array>
 #include <cstdint>
 #include <map>
 #include <optional>
@@ -107,6 +108,9 @@ struct Mount {
     std::vector<std::string> options;
     std::vector<IdMapping> uidMappings;
     std::vector<IdMapping> gidMappings;
+
+    // By its type, or an option bind or rbind.
+    [[nodiscard]] bool isBind() const;
 };
 
 // Not in the specification: a hook that keeps running beside the container, run by the agent. What
@@ -138,8 +142,14 @@ struct Hook {
 struct Hooks {
     std::vector<Hook> prestart, createRuntime, createContainer, startContainer, poststart, poststop;
 
+    // All stages, in the order of a container's life.
+    static constexpr std::array kStages{"prestart",       "createRuntime", "createContainer",
+                                        "startContainer", "poststart",     "poststop"};
     // The list of a stage by its name, or nullptr.
     [[nodiscard]] std::vector<Hook>* find(std::string_view stage);
+    [[nodiscard]] const std::vector<Hook>* find(std::string_view stage) const {
+        return const_cast<Hooks*>(this)->find(stage);
+    }
 };
 
 enum class NamespaceType { kPid, kNetwork, kMount, kIpc, kUts, kUser, kCgroup, kTime };

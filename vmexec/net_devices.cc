@@ -98,21 +98,17 @@ Result<> NetDevices::findDevice(Device& device) {
 
 // The move takes every address away. Those that the specification wants back: permanent, global.
 Result<> NetDevices::readAddresses(Device& device) {
-    nl_cache* raw = nullptr;
-    const int error = rtnl_addr_alloc_cache(host_.get(), &raw);
-    if (error < 0) return failNetlink("read the addresses of " + named(device.name), error);
-    const network::Cache cache(raw);
-    for (nl_object* object = nl_cache_get_first(raw); object != nullptr;
-         object = nl_cache_get_next(object)) {
-        auto* address = reinterpret_cast<rtnl_addr*>(object);
+    const auto take = [&](rtnl_addr* address) -> Result<> {
         if (rtnl_addr_get_ifindex(address) != device.index ||
             rtnl_addr_get_scope(address) != RT_SCOPE_UNIVERSE ||
             (rtnl_addr_get_flags(address) & IFA_F_PERMANENT) == 0) {
-            continue;
+            return {};
         }
         ARCA_TRY(device.addresses.emplace_back(), sameAddress(address));
-    }
-    return {};
+        return {};
+    };
+    return network::forEachObject<rtnl_addr>(host_.get(), rtnl_addr_alloc_cache,
+                                             "the addresses of " + named(device.name), take);
 }
 
 Result<> NetDevices::moveTo(int init_pidfd) {
@@ -181,17 +177,7 @@ Result<> NetDevices::move(nl_sock* container, int container_ns, const Device& de
         const Message message(raw);
         ARCA_CHECK(network::ask(container, message.get(), what));
     }
-    const std::string what = "set up " + named(device.name);
-    const Link now(rtnl_link_alloc());
-    const Link wanted(rtnl_link_alloc());
-    if (!now || !wanted) return failErrno(what, ENOMEM);
-    rtnl_link_set_ifindex(now.get(), index);
-    rtnl_link_set_flags(wanted.get(), IFF_UP);
-    nl_msg* raw = nullptr;
-    const int error = rtnl_link_build_change_request(now.get(), wanted.get(), 0, &raw);
-    if (error < 0) return failNetlink(what, error);
-    const Message message(raw);
-    return network::ask(container, message.get(), what);
+    return network::takeUp(container, static_cast<unsigned>(index), "set up " + named(device.name));
 }
 
 }  // namespace arca::vmexec

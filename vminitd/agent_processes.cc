@@ -13,6 +13,7 @@
 #include "spec/parse.h"
 #include "spec/state.h"
 #include "vminitd/agent.h"
+#include "vminitd/cgroup_removal.h"
 #include "vminitd/mount_table.h"
 
 namespace arca::vminitd {
@@ -282,28 +283,14 @@ void Agent::deleteInit(const std::string& id, Reply<> reply) {
 
 void Agent::removeContainer(const ContainerPtr& container, Removal removal, Reply<> reply) {
     container->being_deleted = true;
-    auto failure = std::make_shared<Result<>>();
-    const auto attempt = [this, container, failure] {
-        const CgroupDirs& dirs = container->record.cgroups;
-        auto removed = cgroups_.remove(dirs);
-        if (!removed) {
-            *failure = base::fail(std::move(removed).error());
-            return false;
-        }
-        *failure = Result<>();
-        if (*removed) return true;
-        auto killed = cgroups_.killAll(dirs);
-        if (!killed) *failure = base::fail(std::move(killed).error());
-        return false;
-    };
-    retryUntil(
-        loop_, kCgroupRemovalLimit, attempt,
-        [this, container, removal, failure, reply = std::move(reply)](bool gone) {
+    removeCgroup(
+        loop_, cgroups_, container->record.cgroups, kCgroupRemovalLimit,
+        [this, container, removal, reply = std::move(reply)](Result<bool> removed) {
             container->being_deleted = false;
-            if (!gone) {
+            if (!removed || !*removed) {
                 // The record stays, so that a later delete can finish.
                 container->being_made = false;
-                if (!*failure) return reply(base::fail(std::move(failure->error())));
+                if (!removed) return reply(base::fail(std::move(removed).error()));
                 return reply(base::fail(Code::kInternal, "container " + container->id +
                                                              ": its cgroup is still in use"));
             }

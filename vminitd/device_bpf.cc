@@ -1,8 +1,6 @@
 #include "vminitd/device_bpf.h"
 
 #include <fcntl.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
 #include <array>
 #include <cerrno>
@@ -10,11 +8,13 @@
 #include <cstdint>
 #include <cstring>
 
+#include "base/bpf.h"
 #include "base/files.h"
 #include "base/unique_fd.h"
 
 namespace arca::vminitd {
 
+using base::bpf;
 using base::failErrno;
 using base::Result;
 using base::UniqueFd;
@@ -29,24 +29,15 @@ constexpr uint8_t kMajor = BPF_REG_4;
 constexpr uint8_t kMinor = BPF_REG_5;
 constexpr uint8_t kScratch = BPF_REG_1;  // free once the context is read
 
-bpf_insn instruction(unsigned code, uint8_t dst, uint8_t src, int16_t off, int32_t imm) {
-    bpf_insn insn{};
-    insn.code = static_cast<uint8_t>(code);
-    insn.dst_reg = static_cast<uint8_t>(dst & 0x0fU);
-    insn.src_reg = static_cast<uint8_t>(src & 0x0fU);
-    insn.off = off;
-    insn.imm = imm;
-    return insn;
-}
-
 bpf_insn loadWord(uint8_t dst, size_t offset) {
-    return instruction(BPF_LDX | BPF_MEM | BPF_W, dst, kContext, static_cast<int16_t>(offset), 0);
+    return base::bpfInstruction(BPF_LDX | BPF_MEM | BPF_W, dst, kContext,
+                                static_cast<int16_t>(offset), 0);
 }
 
 void answer(std::vector<bpf_insn>& program, bool allowed) {
     program.push_back(
-        instruction(BPF_ALU64 | BPF_MOV | BPF_K, BPF_REG_0, 0, 0, allowed ? 1 : 0));
-    program.push_back(instruction(BPF_JMP | BPF_EXIT, 0, 0, 0, 0));
+        base::bpfInstruction(BPF_ALU64 | BPF_MOV | BPF_K, BPF_REG_0, 0, 0, allowed ? 1 : 0));
+    program.push_back(base::bpfInstruction(BPF_JMP | BPF_EXIT, 0, 0, 0, 0));
 }
 
 int32_t accessBits(const std::string& access) {
@@ -64,21 +55,22 @@ void assembleException(std::vector<bpf_insn>& program, const DeviceException& ex
     std::vector<bpf_insn> body;
     // Offsets are filled in below: each test that fails jumps past this exception.
     const auto unlessEqual = [&](uint8_t reg, int64_t value) {
-        body.push_back(instruction(BPF_JMP32 | BPF_JNE | BPF_K, reg, 0, 0,
-                                   static_cast<int32_t>(static_cast<uint32_t>(value))));
+        body.push_back(base::bpfInstruction(BPF_JMP32 | BPF_JNE | BPF_K, reg, 0, 0,
+                                            static_cast<int32_t>(static_cast<uint32_t>(value))));
     };
     unlessEqual(kType, exception.type == 'b' ? BPF_DEVCG_DEV_BLOCK : BPF_DEVCG_DEV_CHAR);
     const int32_t bits = accessBits(exception.access);
     constexpr int32_t kAll = BPF_DEVCG_ACC_MKNOD | BPF_DEVCG_ACC_READ | BPF_DEVCG_ACC_WRITE;
     if (bits != kAll) {
-        body.push_back(instruction(BPF_ALU | BPF_MOV | BPF_X, kScratch, kAccess, 0, 0));
-        body.push_back(instruction(BPF_ALU | BPF_AND | BPF_K, kScratch, 0, 0, bits));
+        body.push_back(base::bpfInstruction(BPF_ALU | BPF_MOV | BPF_X, kScratch, kAccess, 0, 0));
+        body.push_back(base::bpfInstruction(BPF_ALU | BPF_AND | BPF_K, kScratch, 0, 0, bits));
         if (allow_by_default) {
             // Denied when any part of the request is.
-            body.push_back(instruction(BPF_JMP32 | BPF_JEQ | BPF_K, kScratch, 0, 0, 0));
+            body.push_back(base::bpfInstruction(BPF_JMP32 | BPF_JEQ | BPF_K, kScratch, 0, 0, 0));
         } else {
             // Allowed when all of the request is.
-            body.push_back(instruction(BPF_JMP32 | BPF_JNE | BPF_X, kScratch, kAccess, 0, 0));
+            body.push_back(
+                base::bpfInstruction(BPF_JMP32 | BPF_JNE | BPF_X, kScratch, kAccess, 0, 0));
         }
     }
     if (exception.major) unlessEqual(kMajor, *exception.major);
@@ -91,10 +83,6 @@ void assembleException(std::vector<bpf_insn>& program, const DeviceException& ex
         }
     }
     program.insert(program.end(), body.begin(), body.end());
-}
-
-int bpf(int command, bpf_attr& attr) {
-    return static_cast<int>(::syscall(SYS_bpf, command, &attr, sizeof attr));
 }
 
 // The program that is attached to `cgroup_fd` itself, or an invalid descriptor.
@@ -119,9 +107,9 @@ std::vector<bpf_insn> assembleDeviceProgram(const DevicePolicy& policy) {
     program.push_back(loadWord(kMinor, offsetof(bpf_cgroup_dev_ctx, minor)));
     // access_type holds the access in its upper half and the type in its lower half.
     program.push_back(loadWord(kType, offsetof(bpf_cgroup_dev_ctx, access_type)));
-    program.push_back(instruction(BPF_ALU | BPF_MOV | BPF_X, kAccess, kType, 0, 0));
-    program.push_back(instruction(BPF_ALU | BPF_RSH | BPF_K, kAccess, 0, 0, 16));
-    program.push_back(instruction(BPF_ALU | BPF_AND | BPF_K, kType, 0, 0, 0xffff));
+    program.push_back(base::bpfInstruction(BPF_ALU | BPF_MOV | BPF_X, kAccess, kType, 0, 0));
+    program.push_back(base::bpfInstruction(BPF_ALU | BPF_RSH | BPF_K, kAccess, 0, 0, 16));
+    program.push_back(base::bpfInstruction(BPF_ALU | BPF_AND | BPF_K, kType, 0, 0, 0xffff));
     for (const DeviceException& exception : policy.exceptions) {
         assembleException(program, exception, policy.allow_by_default);
     }
@@ -131,14 +119,8 @@ std::vector<bpf_insn> assembleDeviceProgram(const DevicePolicy& policy) {
 
 Result<> attachDevicePolicy(const std::string& cgroup_dir, const DevicePolicy& policy) {
     const std::vector<bpf_insn> program = assembleDeviceProgram(policy);
-    static const char kLicense[] = "Apache-2.0";
-    bpf_attr load{};
-    load.prog_type = BPF_PROG_TYPE_CGROUP_DEVICE;
-    load.insns = reinterpret_cast<uint64_t>(program.data());
-    load.insn_cnt = static_cast<uint32_t>(program.size());
-    load.license = reinterpret_cast<uint64_t>(kLicense);
-    const UniqueFd loaded(bpf(BPF_PROG_LOAD, load));
-    if (!loaded.valid()) return failErrno("load the device filter");
+    ARCA_TRY(const UniqueFd loaded,
+             base::loadBpf(BPF_PROG_TYPE_CGROUP_DEVICE, program, "load the device filter"));
 
     ARCA_TRY(const UniqueFd cgroup, base::openAt(AT_FDCWD, cgroup_dir, O_RDONLY | O_DIRECTORY));
     const UniqueFd old = attachedProgram(cgroup.get());

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <array>
 
+#include "spec/network_annotation.h"
+
 namespace arca::vminitd {
 
 namespace {
@@ -50,11 +52,8 @@ DriverNeed driversForProcess(const spec::Spec& config) {
             return driversForMount(mount.type, mount.options).kind == DriverNeed::Kind::kNone;
         });
     if (!plain) return all;
-    const auto network = config.annotations.find(kNetworkAnnotation);
-    const bool forwarded =
-        network != config.annotations.end() && network->second == kForwardedNetwork;
-    return forwarded ? DriverNeed{DriverNeed::Kind::kOne, kTun}
-                     : DriverNeed{DriverNeed::Kind::kNone};
+    return spec::isNetworkForwarded(config) ? DriverNeed{DriverNeed::Kind::kOne, kTun}
+                                            : DriverNeed{DriverNeed::Kind::kNone};
 }
 
 }  // namespace arca::vminitd

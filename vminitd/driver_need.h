@@ -16,10 +16,6 @@ struct DriverNeed {
     std::string module{};  // of kOne: the module and what it stands on
 };
 
-// Annotation of a container whose network comes through arca-tap-forwarder, and its value.
-inline constexpr char kNetworkAnnotation[] = "io.arca.network";
-inline constexpr char kForwardedNetwork[] = "forwarded";
-
 // To make that mount. All where a disk may be behind it.
 DriverNeed driversForMount(std::string_view type, const std::vector<std::string>& options);
 

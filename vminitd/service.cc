@@ -13,9 +13,11 @@
 #include "base/exec_child.h"
 #include "base/files.h"
 #include "base/log.h"
+#include "base/pipe.h"
 #include "base/process.h"
 #include "base/signals.h"
 #include "base/socket.h"
+#include "vminitd/cgroup_removal.h"
 
 namespace arca::vminitd {
 
@@ -32,14 +34,9 @@ constexpr std::chrono::milliseconds kCleanUpLimit{2'000};
 constexpr std::chrono::milliseconds kFirstPause{1};
 constexpr std::chrono::milliseconds kLongestPause{100};
 
-struct Pipe {
-    UniqueFd read_end, write_end;
-};
-
-Result<Pipe> makePipe() {
-    std::array<int, 2> fds{};
-    if (::pipe2(fds.data(), O_CLOEXEC) != 0) return failErrno("make a pipe");
-    Pipe pipe{UniqueFd(fds[0]), UniqueFd(fds[1])};
+// What the agent reads must not hold it up.
+Result<base::Pipe> makePipe() {
+    ARCA_TRY(base::Pipe pipe, base::makePipe());
     if (::fcntl(pipe.read_end.get(), F_SETFL, O_NONBLOCK) != 0) {
         return failErrno("set O_NONBLOCK");
     }
@@ -80,9 +77,9 @@ void Service::start(std::function<void(Result<>)> ready) {
 Result<> Service::launch() {
     ARCA_CHECK(host_.cgroups.create(plan_.cgroup));
     ARCA_TRY(const UniqueFd in, stateFile(plan_.state));
-    ARCA_TRY(Pipe out, makePipe());
+    ARCA_TRY(base::Pipe out, makePipe());
     output_ = std::move(out.read_end);
-    Pipe ready;
+    base::Pipe ready;
     if (plan_.hook.service->ready == spec::HookService::Ready::kFd) {
         ARCA_TRY(ready, makePipe());
         ready_fd_ = std::move(ready.read_end);
@@ -274,24 +271,17 @@ void Service::stop(std::function<void()> done) {
 }
 
 void Service::cleanUp(std::function<void()> done) {
-    const auto attempt = [self = shared_from_this()] {
-        const auto removed = self->host_.cgroups.remove(self->plan_.cgroup);
-        if (removed && *removed) return true;
-        const auto killed = self->host_.cgroups.killAll(self->plan_.cgroup);
-        if (!killed) base::log::debug(killed.error().message());
-        return false;
-    };
-    retryUntil(host_.loop, kCleanUpLimit, attempt,
-               [self = shared_from_this(), done = std::move(done)](bool gone) {
-                   if (!gone) {
-                       base::log::warning("service " + self->name() + " of " +
-                                          self->plan_.container_id + ": its cgroup is in use");
-                   }
-                   self->readOutput();
-                   self->output_watch_.reset();
-                   self->log_.finish();
-                   done();
-               });
+    removeCgroup(host_.loop, host_.cgroups, plan_.cgroup, kCleanUpLimit,
+                 [self = shared_from_this(), done = std::move(done)](const Result<bool>& gone) {
+                     if (!gone || !*gone) {
+                         base::log::warning("service " + self->name() + " of " +
+                                            self->plan_.container_id + ": its cgroup is in use");
+                     }
+                     self->readOutput();
+                     self->output_watch_.reset();
+                     self->log_.finish();
+                     done();
+                 });
 }
 
 void Service::stopped() {

@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <utility>
 
-#include "base/log.h"
 #include "base/strings.h"
+#include "vminitd/cgroup_removal.h"
 
 namespace arca::vminitd {
 
@@ -72,17 +72,11 @@ void ServiceGroup::stopNext() {
 void removeServiceCgroup(EventLoop& loop, CgroupManager& cgroups, const CgroupDirs& cgroup,
                          std::function<void(Result<>)> done) {
     if (cgroup.empty()) return done({});
-    const auto attempt = [&cgroups, cgroup] {
-        const auto removed = cgroups.remove(cgroup);
-        if (removed && *removed) return true;
-        const auto killed = cgroups.killAll(cgroup);
-        if (!killed) base::log::debug(killed.error().message());
-        return false;
-    };
-    retryUntil(loop, kRemovalLimit, attempt, [cgroup, done = std::move(done)](bool gone) {
-        if (gone) return done({});
-        done(fail(Code::kInternal, cgroup.front().path + ": still in use"));
-    });
+    removeCgroup(loop, cgroups, cgroup, kRemovalLimit,
+                 [path = cgroup.front().path, done = std::move(done)](const Result<bool>& gone) {
+                     if (gone && *gone) return done({});
+                     done(fail(Code::kInternal, path + ": still in use"));
+                 });
 }
 
 }  // namespace arca::vminitd

@@ -12,6 +12,7 @@
 
 #include "base/files.h"
 #include "base/log.h"
+#include "base/pipe.h"
 
 namespace arca::vminitd {
 
@@ -45,16 +46,12 @@ struct Pipe {
 enum class Direction { kToChild, kFromChild };
 
 Result<Pipe> makePipe(Direction direction) {
-    std::array<int, 2> fds{};
-    if (::pipe2(fds.data(), O_CLOEXEC) != 0) return failErrno("make a pipe");
-    UniqueFd read_end(fds[0]);
-    UniqueFd write_end(fds[1]);
-    Pipe pipe;
+    ARCA_TRY(base::Pipe ends, base::makePipe());
     const bool to_child = direction == Direction::kToChild;
-    pipe.ours = std::move(to_child ? write_end : read_end);
+    Pipe pipe{std::move(to_child ? ends.write_end : ends.read_end),
+              std::move(to_child ? ends.read_end : ends.write_end)};
     // Each end is a description of its own, so the program's is not changed by this.
     if (::fcntl(pipe.ours.get(), F_SETFL, O_NONBLOCK) != 0) return failErrno("set O_NONBLOCK");
-    ARCA_TRY(pipe.childs, aboveStdio(std::move(to_child ? read_end : write_end)));
     return pipe;
 }
 

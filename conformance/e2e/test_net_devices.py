@@ -5,7 +5,8 @@ import subprocess
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
-from arca_test import Case, local_only, main, ours_only, until  # noqa: E402
+from arca_test import Case, local_only, main, ours_only  # noqa: E402
+from netns import Namespace  # noqa: E402
 
 
 @ours_only("runc 1.1.5 and crun 1.8.1 do not know it")
@@ -16,11 +17,15 @@ class NetDevices(Case):
     def setUp(self):
         super().setUp()
         # Entered by each command of the test, so that nothing of the host's network is touched.
-        self.holder = self.spawn(["unshare", "--net", "sleep", "600"])
-        until(lambda: os.readlink(f"/proc/{self.holder.pid}/ns/net") != os.readlink("/proc/self/ns/net"), "the namespace")
-        self.enter = ["nsenter", f"--net=/proc/{self.holder.pid}/ns/net", "--"]
+        self.path = self.namespace()
+        self.enter = ["nsenter", f"--net={self.path}", "--"]
         self.net("ip", "link", "add", "veth-a", "type", "veth", "peer", "name", "veth-b")
-        self.net("ip", "link", "set", "lo", "up")
+
+    def namespace(self):
+        """Path of a network namespace, whose loopback is up, that goes with the test."""
+        made = Namespace()
+        self.addCleanup(made.close)
+        return made.path
 
     def net(self, *words):
         """Runs a command in the runtime's network namespace."""
@@ -106,9 +111,7 @@ class NetDevices(Case):
         self.assertNotIn("169.254.1.1", self.inside(c, "addr"))
 
     def test_into_a_namespace_given_by_path(self):
-        other = self.spawn(["unshare", "--net", "sleep", "600"])
-        until(lambda: os.readlink(f"/proc/{other.pid}/ns/net") != os.readlink("/proc/self/ns/net"), "the namespace")
-        path = f"/proc/{other.pid}/ns/net"
+        path = self.namespace()
         namespaces = [{"type": "mount"}, {"type": "pid"}, {"type": "uts"}, {"type": "ipc"},
                       {"type": "network", "path": path}]
         c = self.create_with({"veth-a": {"name": "eth0"}}, namespaces=namespaces)
@@ -162,7 +165,7 @@ class NetDevices(Case):
     def test_without_a_network_namespace_it_is_refused(self):
         namespaces = [{"type": kind} for kind in ("mount", "pid", "uts", "ipc")]
         self.refused({"veth-a": {}}, "network namespace", namespaces=namespaces)
-        own = [*namespaces, {"type": "network", "path": f"/proc/{self.holder.pid}/ns/net"}]
+        own = [*namespaces, {"type": "network", "path": self.path}]
         self.refused({"veth-a": {}}, "the runtime's own", namespaces=own)
         self.assertTrue(self.has("veth-a"))
 

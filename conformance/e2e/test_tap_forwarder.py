@@ -17,7 +17,8 @@ import tap_client  # noqa: E402
 from arca_test import environment, main, until, wait_process  # noqa: E402
 from leaks import read_text  # noqa: E402
 from tap_case import CONTROL, PROGRAM, SECONDS, Flood, Forwarder, TapCase, ethernet, is_ours  # noqa: E402
-from tap_client import GUEST_LAYOUT, HOST_LAYOUT, Client, in_namespace  # noqa: E402
+from netns import in_namespace  # noqa: E402
+from tap_client import GUEST_LAYOUT, HOST_LAYOUT, Client  # noqa: E402
 
 
 class Calls(TapCase):

@@ -19,7 +19,8 @@ import tap_client  # noqa: E402
 from arca_test import main, until, wait_process  # noqa: E402
 from leaks import all_processes, read_text  # noqa: E402
 from tap_case import SECONDS, VNET_HEADER, Flood, TapCase, ethernet, is_ours  # noqa: E402
-from tap_client import LONGEST, Bridge, framed, in_namespace  # noqa: E402
+from netns import in_namespace  # noqa: E402
+from tap_client import LONGEST, Bridge, framed  # noqa: E402
 
 
 class DataPlane(TapCase):

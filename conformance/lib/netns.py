@@ -31,6 +31,12 @@ def inside(path):
             _check(_libc.setns(own.fileno(), CLONE_NEWNET), "setns back")
 
 
+def in_namespace(path, work):
+    """What `work()` gives, called in the namespace `path`."""
+    with inside(path):
+        return work()
+
+
 class Namespace:
     def __init__(self):
         # The shell says when it is there, and then only waits for the end of its standard input.

@@ -12,7 +12,8 @@ import threading
 import tap_client
 from arca_test import RUNTIME, Case, environment, ours_only, until, wait_process
 from leaks import read_text
-from tap_client import Client, Frames, in_namespace
+from netns import Namespace, in_namespace
+from tap_client import Client, Frames
 
 PROGRAM = os.path.join(os.path.dirname(RUNTIME), "arca-tap-forwarder")
 SECONDS = tap_client.SECONDS
@@ -102,11 +103,9 @@ class TapCase(Case):
 
     def new_namespace(self):
         """Path of a network namespace that lives until the end of the test."""
-        holder = self.spawn(["unshare", "--net", "sleep", "600"])
-        path = f"/proc/{holder.pid}/ns/net"
-        until(lambda: os.readlink(path) != os.readlink("/proc/self/ns/net"), "the namespace")
-        self.run_in(path, "ip", "link", "set", "lo", "up")
-        return path
+        namespace = Namespace()
+        self.addCleanup(namespace.close)
+        return namespace.path
 
     @staticmethod
     def enter(namespace):

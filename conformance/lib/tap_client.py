@@ -9,7 +9,6 @@ version of the interface, of the guest's, or with this project's own fields.
 """
 
 import contextlib
-import ctypes
 import fcntl
 import os
 import select
@@ -204,36 +203,11 @@ class Frames:
         self.stream.close()
 
 
-# ---- network namespaces, and TAP devices in them ----
+# ---- TAP devices ----
 
-_libc = ctypes.CDLL(None, use_errno=True)
-CLONE_NEWNET = 0x40000000
 TUNSETIFF, TUNSETOFFLOAD = 0x400454CA, 0x400454D0
 IFF_TAP, IFF_NO_PI, IFF_VNET_HDR = 0x0002, 0x1000, 0x4000
 TUN_F_CSUM, TUN_F_TSO4, TUN_F_TSO6 = 1, 2, 4
-
-
-def in_namespace(path, work):
-    """Calls `work` in a network namespace, on a thread of its own; what it opens there stays there."""
-    result = []
-
-    def run():
-        try:
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                if _libc.setns(fd, CLONE_NEWNET) != 0:
-                    raise OSError(ctypes.get_errno(), f"setns {path}")
-            finally:
-                os.close(fd)
-            result.extend((work(), None))
-        except BaseException as error:  # pylint: disable=broad-except  # given on to the caller
-            result.extend((None, error))
-    thread = threading.Thread(target=run)
-    thread.start()
-    thread.join()
-    if result[1] is not None:
-        raise result[1]
-    return result[0]
 
 
 def open_tap(name, vnet_header=False):

@@ -81,6 +81,25 @@ def guest_image(kernel, folder, *extra, form="cpio", name="guest.img", vminitd=N
     return output
 
 
+def static_program(folder, name, source):
+    """Compiles the C text for guests; gives the path."""
+    program = pathlib.Path(folder) / name
+    text = program.with_suffix(".c")
+    text.write_text(source, encoding="ascii")
+    subprocess.run(["cc", "-O2", "-static", "-s", "-o", str(program), str(text)], check=True)
+    return program
+
+
+class ConsoleOnFailure:
+    """For a TestCase with a `vm`: prints the end of its console after a test that failed."""
+
+    def run(self, result=None):
+        before = len(result.failures) + len(result.errors)
+        super().run(result)
+        if len(result.failures) + len(result.errors) > before:
+            print(f"--- console, at the end of {self.id()}\n{self.vm.console_text()[-3000:]}", file=sys.stderr)
+
+
 def busybox_rootfs(folder):
     """A root file system with busybox and its applets as links; gives its path."""
     root = pathlib.Path(folder)

@@ -24,7 +24,7 @@ import time
 import machine
 from agent import Agent, ext
 from guest import Guest, configuration, image_arguments
-from machine import Machine, guest_image, guest_kernel
+from machine import Machine, guest_image, guest_kernel, static_program
 
 EMPTY_INIT = """
 #include <sys/reboot.h>
@@ -35,9 +35,7 @@ MIB = 1 << 20
 
 def empty_image(folder):
     """An initramfs with nothing but an init that powers off."""
-    source, program = folder / "empty.c", folder / "empty"
-    source.write_text(EMPTY_INIT, encoding="ascii")
-    subprocess.run(["cc", "-Os", "-static", "-s", "-o", str(program), str(source)], check=True)
+    program = static_program(folder, "empty", EMPTY_INIT)
     return guest_image(guest_kernel.Kernel(folder, folder, "", ()), folder, name="empty.img", vminitd=program,
                        vmexec=program)
 
@@ -253,10 +251,7 @@ int main(int argc, char** argv) {
 
 
 def raw_program(folder):
-    source, program = folder / "raw.c", folder / "raw"
-    source.write_text(RAW, encoding="ascii")
-    subprocess.run(["cc", "-O2", "-static", "-s", "-o", str(program), str(source)], check=True)
-    return program
+    return static_program(folder, "raw", RAW)
 
 
 def main():

@@ -11,7 +11,6 @@ The host's end is a TAP device in a network namespace of its own (needs root), w
 
 import argparse
 import contextlib
-import os
 import pathlib
 import socket
 import statistics
@@ -23,57 +22,17 @@ import time
 import machine
 from agent import Agent, Relay
 from guest import Guest, image_arguments
+from load import load_program
 from machine import Machine, guest_image, guest_kernel
 from measure import MIB, cpu_seconds
 
 sys.path.insert(0, str(machine.TOP / "conformance" / "lib"))
-from tap_client import Bridge, Client, Frames, in_namespace, open_tap  # noqa: E402
+from netns import Namespace, in_namespace  # noqa: E402
+from tap_client import Bridge, Client, Frames, open_tap  # noqa: E402
 
 GUEST, HOST = "192.0.2.2", "192.0.2.1"
 CONTROL, DATA = 5555, 6001
 NET_ADMIN = {kind: ["CAP_NET_ADMIN", "CAP_NET_RAW"] for kind in ("bounding", "effective", "permitted")}
-
-# stream out|in tcp|vsock PORT BYTES: connects to the host, and writes so many bytes or reads to the end.
-STREAM = """
-#include <arpa/inet.h>
-#include <linux/vm_sockets.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/socket.h>
-#include <unistd.h>
-static char block[262144];
-int main(int argc, char** argv) {
-    struct sockaddr_vm far = {.svm_family = AF_VSOCK, .svm_cid = 2};
-    struct sockaddr_in near = {.sin_family = AF_INET};
-    int fd, tcp;
-    long left;
-    if (argc != 5) return 2;
-    tcp = strcmp(argv[2], "tcp") == 0;
-    far.svm_port = (unsigned)atol(argv[3]);
-    near.sin_port = htons((unsigned short)atol(argv[3]));
-    near.sin_addr.s_addr = inet_addr("192.0.2.1");
-    fd = socket(tcp ? AF_INET : AF_VSOCK, SOCK_STREAM, 0);
-    if (connect(fd, tcp ? (struct sockaddr*)&near : (struct sockaddr*)&far, tcp ? sizeof near : sizeof far) != 0) return 1;
-    if (strcmp(argv[1], "in") == 0) {
-        while (read(fd, block, sizeof block) > 0) {
-        }
-        return 0;
-    }
-    for (left = atol(argv[4]); left > 0;) {
-        ssize_t n = write(fd, block, left < (long)sizeof block ? (size_t)left : sizeof block);
-        if (n <= 0) return 1;
-        left -= n;
-    }
-    return 0;
-}
-"""
-
-
-def stream_program(folder):
-    source, program = folder / "stream.c", folder / "stream"
-    source.write_text(STREAM, encoding="ascii")
-    subprocess.run(["cc", "-O2", "-static", "-s", "-o", str(program), str(source)], check=True)
-    return program
 
 
 class World:
@@ -97,7 +56,7 @@ class World:
         """Seconds by the clock and of QEMU's CPU for `size` bytes."""
         self.count += 1
         config = self.guest.configuration([], namespaces=("pid", "mount"))
-        config["process"]["args"] = ["/bin/stream", way, kind, str(port_of(listener)), str(size)]
+        config["process"]["args"] = ["/bin/load", way, "vsock" if kind == "vsock" else HOST, str(port_of(listener)), str(size)]
         process = self.guest.create(f"s{self.count}", [], config=config, stdout=False, stderr=False)
         process.start()
         stream, _ = listener.accept()
@@ -111,7 +70,7 @@ class World:
                     stream.sendall(block)
         process.finish()
         if process.code != 0:
-            raise AssertionError(f"stream: exit code {process.code}")
+            raise AssertionError(f"load: exit code {process.code}")
         return time.monotonic() - begin, cpu_seconds(self.vm.qemu.pid) - used
 
     @contextlib.contextmanager
@@ -180,18 +139,15 @@ def main():
     kernel = guest_kernel.prepare(guest_kernel.CONTAINER)
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
         folder = pathlib.Path(name)
-        image = guest_image(kernel, folder, *image_arguments(), "--add", f"{stream_program(folder)}=/images/busybox/bin/stream",
+        image = guest_image(kernel, folder, *image_arguments(), "--add", f"{load_program(folder)}=/images/busybox/bin/load",
                             "--add", f"{options.bin / 'arca-tap-forwarder'}=/images/busybox/sbin/arca-tap-forwarder",
                             vminitd=options.bin / "vminitd", vmexec=options.bin / "vmexec")
-        holder = subprocess.Popen(["unshare", "--net", "sleep", "infinity"])
-        stack.callback(holder.wait)
-        stack.callback(holder.kill)
-        namespace = f"/proc/{holder.pid}/ns/net"
-        machine.until(lambda: os.readlink(namespace) != os.readlink("/proc/self/ns/net"), "the namespace")
+        namespace = Namespace()
+        stack.callback(namespace.close)
         vm = stack.enter_context(Machine(kernel, image))
         vm.wait_agent()
         agent = stack.enter_context(Agent(vm))
-        world = World(vm, Guest(vm, agent), namespace)
+        world = World(vm, Guest(vm, agent), namespace.path)
         stack.callback(world.close)
         measure(world, options.mib * MIB, options.runs)
 

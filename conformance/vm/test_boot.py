@@ -5,8 +5,6 @@ import pathlib
 import re
 import shutil
 import signal
-import subprocess
-import sys
 import tempfile
 import unittest
 
@@ -44,10 +42,8 @@ class World:
         unittest.addModuleCleanup(shutil.rmtree, cls.folder)
         # With the loopback of vsock, which a guest need not have, containers could reach the agent.
         cls.kernel = guest_kernel.prepare(tuple(dict.fromkeys((*guest_kernel.CONTAINER, "vsock_loopback"))))
-        (cls.folder / "dial.c").write_text(DIAL, encoding="ascii")
-        subprocess.run(["cc", "-Os", "-static", "-s", "-o", str(cls.folder / "dial"), str(cls.folder / "dial.c")],
-                       check=True)
-        cls.arguments = [*image_arguments(), "--add", f"{cls.folder / 'dial'}=/images/busybox/bin/dial"]
+        dial = machine.static_program(cls.folder, "dial", DIAL)
+        cls.arguments = [*image_arguments(), "--add", f"{dial}=/images/busybox/bin/dial"]
         cls.image = guest_image(cls.kernel, cls.folder, *cls.arguments)
 
 
@@ -58,7 +54,7 @@ def setUpModule():
     World.prepare()
 
 
-class InOneVm(ProcessCases, unittest.TestCase):
+class InOneVm(machine.ConsoleOnFailure, ProcessCases, unittest.TestCase):
     """Tests that share a VM; those of process_cases.py among them."""
 
     @classmethod
@@ -67,12 +63,6 @@ class InOneVm(ProcessCases, unittest.TestCase):
         cls.vm.wait_agent()
         cls.agent = cls.enterClassContext(Agent(cls.vm))
         cls.guest = Guest(cls.vm, cls.agent)
-
-    def run(self, result=None):
-        before = len(result.failures) + len(result.errors)
-        super().run(result)
-        if len(result.failures) + len(result.errors) > before:
-            print(f"--- console, at the end of {self.id()}\n{self.vm.console_text()[-2000:]}", file=sys.stderr)
 
     def root_text(self, command):
         """Output of a shell command in the VM's own namespaces but that of mounts; process 1 is the agent."""

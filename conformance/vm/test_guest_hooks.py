@@ -7,7 +7,6 @@ import functools
 import json
 import os
 import pathlib
-import subprocess
 import sys
 
 os.environ["ARCA_SANDBOX"] = "vm"

@@ -73,7 +73,7 @@ class OnTheHost(Folder, States, Failures, Timeouts, Services, unittest.TestCase)
         os.kill(pid, signal.SIGKILL)
 
 
-class InAVm(Folder, States, Failures, Timeouts, Services, unittest.TestCase):
+class InAVm(machine.ConsoleOnFailure, Folder, States, Failures, Timeouts, Services, unittest.TestCase):
     """The agent as the first process of a VM, which all cases share."""
 
     notes, listener = "/tmp", "/sbin/listener"
@@ -85,19 +85,12 @@ class InAVm(Folder, States, Failures, Timeouts, Services, unittest.TestCase):
             raise unittest.SkipTest("not found: " + ", ".join(missing))
         folder = pathlib.Path(cls.enterClassContext(tempfile.TemporaryDirectory(prefix=f"{TAG}-")))
         kernel = machine.guest_kernel.prepare(machine.guest_kernel.CONTAINER)
-        (folder / "listener.c").write_text(LISTENER, encoding="ascii")
-        subprocess.run(["cc", "-Os", "-static", "-s", "-o", str(folder / "listener"), str(folder / "listener.c")], check=True)
-        image = machine.guest_image(kernel, folder, *image_arguments(), "--add", f"{folder / 'listener'}=/sbin/listener")
+        listener = machine.static_program(folder, "listener", LISTENER)
+        image = machine.guest_image(kernel, folder, *image_arguments(), "--add", f"{listener}=/sbin/listener")
         cls.vm = cls.enterClassContext(machine.Machine(kernel, image, append="-- --log-level debug"))
         cls.vm.wait_agent()
         cls.agent = cls.enterClassContext(Agent(cls.vm))
         cls.guest = Guest(cls.vm, cls.agent)
-
-    def run(self, result=None):
-        before = len(result.failures) + len(result.errors)
-        super().run(result)
-        if len(result.failures) + len(result.errors) > before:
-            print(f"--- console, at the end of {self.id()}\n{self.vm.console_text()[-3000:]}", file=sys.stderr)
 
     def put(self, path, text):
         flags = pb.WriteFileRequest.WriteFileFlags(create_if_missing=True)

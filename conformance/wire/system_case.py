@@ -50,7 +50,7 @@ def prepare():
     (World.share / "shared").write_text("from the share\n", encoding="ascii")
 
 
-class InVm(unittest.TestCase):
+class InVm(machine.ConsoleOnFailure, unittest.TestCase):
     """One VM for all tests of a class: disks /dev/vda and /dev/vdb, a share, eth0, a slot for one disk more."""
 
     @classmethod
@@ -63,12 +63,6 @@ class InVm(unittest.TestCase):
         cls.agent = cls.enterClassContext(Agent(cls.vm)).wait_ready()
         cls.guest = Guest(cls.vm, cls.agent)
         cls.pool = cls.enterClassContext(concurrent.futures.ThreadPoolExecutor(32))
-
-    def run(self, result=None):
-        before = len(result.failures) + len(result.errors)
-        super().run(result)
-        if len(result.failures) + len(result.errors) > before:
-            print(f"--- console, at the end of {self.id()}\n{self.vm.console_text()[-2000:]}", file=sys.stderr)
 
     def setUp(self):
         self.name = self.id().rsplit(".", 1)[1].removeprefix("test_")[:60]

@@ -17,6 +17,7 @@
 #include "base/exec_child.h"
 #include "base/files.h"
 #include "base/log.h"
+#include "base/pipe.h"
 #include "base/process.h"
 #include "base/scope_exit.h"
 #include "base/strings.h"
@@ -66,27 +67,6 @@ std::string scriptPath(const UniqueFd& script) {
     base::reportAndExit(report, errno);
 }
 
-struct Pipe {
-    UniqueFd read_end, write_end;
-};
-
-// Descriptors above those that the child moves about.
-Result<UniqueFd> moved(int fd) {
-    const UniqueFd low(fd);
-    UniqueFd high(::fcntl(fd, F_DUPFD_CLOEXEC, 3));
-    if (!high.valid()) return failErrno("duplicate a descriptor");
-    return high;
-}
-
-Result<Pipe> makePipe() {
-    std::array<int, 2> ends{};
-    if (::pipe2(ends.data(), O_CLOEXEC) != 0) return failErrno("make a pipe");
-    auto out = moved(ends[1]);
-    ARCA_TRY(UniqueFd in, moved(ends[0]));
-    if (!out) return fail(std::move(out).error());
-    return Pipe{std::move(in), std::move(*out)};
-}
-
 // Starts it in a process group of its own; gives its pid. `output`: its standard output.
 Result<pid_t> startClient(const DhcpProgram& program, int output) {
     const char* path = std::getenv("PATH");
@@ -94,7 +74,7 @@ Result<pid_t> startClient(const DhcpProgram& program, int output) {
     const std::vector<char*> argv = base::execPointers(program.args);
     const std::vector<char*> envp = base::execPointers(environment);
     ARCA_TRY(const UniqueFd null, base::openAt(AT_FDCWD, "/dev/null", O_RDWR));
-    ARCA_TRY(Pipe report, makePipe());
+    ARCA_TRY(base::Pipe report, base::makePipe());
     const pid_t self = ::getpid();
     pid_t pid = 0;
     {
@@ -145,10 +125,10 @@ Result<DhcpProgram> findDhcpProgram(const std::string& path, const std::string& 
 
 Result<std::unique_ptr<DhcpClient>> DhcpClient::start(std::string interface, Changed changed) {
     UniqueFd wake(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
-    UniqueFd stop(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
-    if (!wake.valid() || !stop.valid()) return failErrno("eventfd");
+    if (!wake.valid()) return failErrno("eventfd");
     std::unique_ptr<DhcpClient> client(
-        new DhcpClient(std::move(interface), std::move(changed), std::move(wake), std::move(stop)));
+        new DhcpClient(std::move(interface), std::move(changed), std::move(wake)));
+    if (client->stop_.fd() < 0) return failErrno("eventfd");
     try {
         const base::SignalsBlocked blocked;
         client->thread_ = std::thread([raw = client.get()] { raw->run(); });
@@ -159,7 +139,7 @@ Result<std::unique_ptr<DhcpClient>> DhcpClient::start(std::string interface, Cha
 }
 
 DhcpClient::~DhcpClient() {
-    (void)::eventfd_write(stop_.get(), 1);
+    (void)stop_.set();
     if (thread_.joinable()) thread_.join();
 }
 
@@ -169,7 +149,7 @@ void DhcpClient::connected() {
 
 void DhcpClient::run() {
     while (true) {
-        std::array<pollfd, 2> entries{pollfd{stop_.get(), POLLIN, 0},
+        std::array<pollfd, 2> entries{pollfd{stop_.fd(), POLLIN, 0},
                                       pollfd{wake_.get(), POLLIN, 0}};
         if (::poll(entries.data(), entries.size(), -1) <= 0) continue;
         if (entries[0].revents != 0) return;
@@ -203,7 +183,7 @@ bool DhcpClient::attempts() {
 }
 
 bool DhcpClient::pause(seconds time) {
-    pollfd entry{stop_.get(), POLLIN, 0};
+    pollfd entry{stop_.fd(), POLLIN, 0};
     return ::poll(&entry, 1, static_cast<int>(milliseconds(time).count())) == 0;
 }
 
@@ -212,7 +192,7 @@ Result<DhcpClient::End> DhcpClient::runProgram() {
     const char* path = std::getenv("PATH");
     ARCA_TRY(const DhcpProgram program,
              findDhcpProgram(path != nullptr ? path : "", interface_, scriptPath(script)));
-    ARCA_TRY(Pipe output, makePipe());
+    ARCA_TRY(base::Pipe output, base::makePipe());
     ARCA_TRY(const pid_t pid, startClient(program, output.write_end.get()));
     output.write_end.reset();
     const base::ScopeExit end_all([pid] {
@@ -232,7 +212,7 @@ DhcpClient::End DhcpClient::follow(int output, int pidfd) {
         const auto left =
             std::chrono::ceil<milliseconds>(deadline - std::chrono::steady_clock::now());
         if (!bound && left.count() <= 0) return End::kNoLease;
-        std::array<pollfd, 3> entries{pollfd{stop_.get(), POLLIN, 0},
+        std::array<pollfd, 3> entries{pollfd{stop_.fd(), POLLIN, 0},
                                       pollfd{reads ? output : -1, POLLIN, 0},
                                       pollfd{pidfd, POLLIN, 0}};
         const int wait_ms = bound ? -1 : static_cast<int>(left.count());

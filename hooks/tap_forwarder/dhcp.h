@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "base/result.h"
+#include "base/stop_signal.h"
 #include "base/unique_fd.h"
 #include "hooks/tap_forwarder/dhcp_script.h"
 
@@ -45,11 +46,8 @@ class DhcpClient {
  private:
     enum class End { kStopped, kNoLease, kLeaseOver };
 
-    DhcpClient(std::string interface, Changed changed, base::UniqueFd wake, base::UniqueFd stop)
-        : interface_(std::move(interface)),
-          changed_(std::move(changed)),
-          wake_(std::move(wake)),
-          stop_(std::move(stop)) {}
+    DhcpClient(std::string interface, Changed changed, base::UniqueFd wake)
+        : interface_(std::move(interface)), changed_(std::move(changed)), wake_(std::move(wake)) {}
     void run();
     // All attempts after a connection; false: it is to end.
     bool attempts();
@@ -62,7 +60,7 @@ class DhcpClient {
     std::string interface_;
     Changed changed_;
     base::UniqueFd wake_;  // eventfd: connected
-    base::UniqueFd stop_;  // eventfd
+    base::StopSignal stop_;
     std::thread thread_;
 };
 

@@ -30,7 +30,7 @@ bool isDefaultIpv4(const network::Route& route) {
 // The device as it is to be, with everything checked that can be before there is one.
 Result<network::Interface> wantedInterface(const AttachRequest& request) {
     ARCA_CHECK(network::checkInterfaceName(request.device));
-    if (request.port == 0 || request.port == kAnyPort || request.port == kControlPort) {
+    if (request.port == 0 || request.port == kAnyPort || request.port == base::kForwarderPort) {
         return fail(Code::kInvalidArgument,
                     "port " + std::to_string(request.port) + ": not one of a data plane");
     }

@@ -23,8 +23,7 @@
 
 namespace arca::tap_forwarder {
 
-// The control service's port, and the device whose nameserver is the forwarder's own.
-inline constexpr uint32_t kControlPort = 5555;
+// The device whose nameserver is the forwarder's own.
 inline constexpr char kMainDevice[] = "eth0";
 
 // What a host asks for that knows nothing but one IPv4 address.

@@ -19,6 +19,7 @@
 #include "base/exec_child.h"
 #include "base/files.h"
 #include "base/log.h"
+#include "base/pipe.h"
 #include "base/process.h"
 #include "base/transport.h"
 #include "hooks/tap_forwarder/dhcp_script.h"
@@ -124,7 +125,7 @@ Result<> serve(const Options& options, int program) {
     ARCA_TRY(const auto transport, base::openTransport(options.listen));
     Folder folder;
     ARCA_CHECK(folder.make(transport->address()));
-    ARCA_TRY(const auto listener, transport->listen(kControlPort));
+    ARCA_TRY(const auto listener, transport->listen(base::kForwarderPort));
     ARCA_TRY(const auto loop, EventLoop::make());
     Forwarder forwarder(*transport, options.resolv_conf);
     RpcService service(forwarder, options.dns_socket);
@@ -137,7 +138,7 @@ Result<> serve(const Options& options, int program) {
                  Watch::make(*loop, fd, EPOLLIN, [&loop](uint32_t) { loop->stop(); }));
     }
     base::log::info("listening on " + transport->address() + ", port " +
-                    std::to_string(kControlPort));
+                    std::to_string(base::kForwarderPort));
     ARCA_CHECK(sayReady(options.ready_fd));
     loop->run();
     base::log::info("ending");
@@ -167,10 +168,9 @@ int serveBeside(Options options, int program, UniqueFd ready) {
 
 // Becomes the program once the forwarder listens. Comes back when something fails.
 Result<> runProgram(const Options& options) {
-    std::array<int, 2> ends{};
-    if (::pipe2(ends.data(), O_CLOEXEC) != 0) return failErrno("make a pipe");
-    UniqueFd listens(ends[0]);
-    UniqueFd ready(ends[1]);
+    ARCA_TRY(base::Pipe pipe, base::makePipe());
+    UniqueFd listens = std::move(pipe.read_end);
+    UniqueFd ready = std::move(pipe.write_end);
     // Not the death signal of a parent: that is the end of its first thread already.
     ARCA_TRY(const UniqueFd self, base::openPidfd(::getpid()));
     const pid_t child = ::fork();

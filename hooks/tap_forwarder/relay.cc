@@ -2,7 +2,6 @@
 
 #include <fcntl.h>
 #include <poll.h>
-#include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -34,17 +33,15 @@ bool wouldBlock(int error) {
 
 // A frame longer than the wire allows (one of the longest kind, with a VLAN tag) must be told from
 // one that fits, so that there is more room than that.
-Relay::Relay(Parts parts, UniqueFd wake)
+Relay::Relay(Parts parts)
     : parts_(std::move(parts)),
-      wake_(std::move(wake)),
       max_frame_(longestFrame(parts_.vnet_header)),
       to_host_(base::kMaxVnetFrame),
       from_host_(max_frame_) {}
 
 Result<std::unique_ptr<Relay>> Relay::start(Parts parts) {
-    UniqueFd wake(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
-    if (!wake.valid()) return failErrno("eventfd");
-    std::unique_ptr<Relay> relay(new Relay(std::move(parts), std::move(wake)));
+    std::unique_ptr<Relay> relay(new Relay(std::move(parts)));
+    if (relay->stop_.fd() < 0) return failErrno("eventfd");
     try {
         const base::SignalsBlocked blocked;
         relay->thread_ = std::thread([raw = relay.get()] { raw->run(); });
@@ -55,14 +52,12 @@ Result<std::unique_ptr<Relay>> Relay::start(Parts parts) {
 }
 
 Relay::~Relay() {
-    stopped_.store(true);
-    const uint64_t one = 1;
-    [[maybe_unused]] const ssize_t n = ::write(wake_.get(), &one, sizeof one);
+    (void)stop_.set();
     if (thread_.joinable()) thread_.join();
 }
 
 void Relay::run() {
-    while (!stopped_.load(std::memory_order_relaxed)) waitAndServe();
+    while (!stop_.isSet()) waitAndServe();
 }
 
 void Relay::waitAndServe() {
@@ -70,7 +65,7 @@ void Relay::waitAndServe() {
     const bool writes = !to_host_.empty();
     const int device = host_.valid() && !writes ? parts_.device.get() : -1;
     std::array<pollfd, 4> entries{
-        pollfd{wake_.get(), POLLIN, 0},
+        pollfd{stop_.fd(), POLLIN, 0},
         pollfd{parts_.listener ? parts_.listener->fd() : -1, POLLIN, 0},
         pollfd{host_.get(), static_cast<int16_t>(POLLIN | (writes ? POLLOUT : 0)), 0},
         pollfd{device, POLLIN, 0},
@@ -110,7 +105,7 @@ void Relay::giveUp(const std::string& reason) {
     base::log::error(parts_.name + ": " + reason);
     if (host_.valid()) endConnection("the device is gone");
     parts_.listener.reset();
-    stopped_.store(true);
+    (void)stop_.set();
 }
 
 void Relay::fromDevice() {

@@ -7,7 +7,6 @@
 // which drops what it cannot hold, as a slow wire does.
 #pragma once
 
-#include <atomic>
 #include <functional>
 #include <memory>
 #include <string>
@@ -15,6 +14,7 @@
 
 #include "base/frame_stream.h"
 #include "base/result.h"
+#include "base/stop_signal.h"
 #include "base/transport.h"
 #include "base/unique_fd.h"
 #include "hooks/tap_forwarder/counters.h"
@@ -43,7 +43,7 @@ class Relay {
     [[nodiscard]] PacketCounts counts() const { return counters_.read(); }
 
  private:
-    Relay(Parts parts, base::UniqueFd wake);
+    explicit Relay(Parts parts);
     void run();
     void waitAndServe();
     void acceptHost();
@@ -58,13 +58,12 @@ class Relay {
     void toDevice(std::span<const uint8_t> frame);
 
     Parts parts_;
-    base::UniqueFd wake_;  // eventfd
+    base::StopSignal stop_;
     base::UniqueFd host_;
     const size_t max_frame_;
     base::FrameBatch to_host_;
     base::FrameReader from_host_;
     Counters counters_;
-    std::atomic<bool> stopped_{false};
     std::thread thread_;
 };
 

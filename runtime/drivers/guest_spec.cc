@@ -20,10 +20,6 @@ bool hasOption(const spec::Mount& mount, std::string_view option) {
     return std::find(mount.options.begin(), mount.options.end(), option) != mount.options.end();
 }
 
-bool isBind(const spec::Mount& mount) {
-    return mount.type == "bind" || hasOption(mount, "bind") || hasOption(mount, "rbind");
-}
-
 // The guest's file server is not told of the host's later mounts in a way that a recursive
 // read-only bind would need; both kinds of read-only are made on the host, where the guest cannot
 // undo them.
@@ -50,7 +46,7 @@ Result<> checkSupported(const spec::Spec& spec) {
     if (linux_part.intelRdt) return unsupported("linux.intelRdt");
     if (!linux_part.netDevices.empty()) return unsupported("linux.netDevices");
     for (const spec::Mount& mount : spec.mounts) {
-        if (isBind(mount) && !(mount.uidMappings.empty() && mount.gidMappings.empty())) {
+        if (mount.isBind() && !(mount.uidMappings.empty() && mount.gidMappings.empty())) {
             return unsupported("id mappings of the mount at " + base::printable(mount.destination));
         }
     }
@@ -67,7 +63,7 @@ SharedPath sharedPathOf(const spec::Mount& mount, size_t number) {
 
 Result<> moveMounts(GuestSpec& guest, const Placement& place) {
     for (spec::Mount& mount : guest.spec.mounts) {
-        if (!isBind(mount)) continue;
+        if (!mount.isBind()) continue;
         SharedPath share = sharedPathOf(mount, guest.shares.size());
         ARCA_TRY(share.guest_path, place(share));
         mount.source = share.guest_path;
@@ -122,7 +118,7 @@ std::vector<SharedPath> hostPaths(const spec::Spec& spec) {
     std::vector<SharedPath> paths;
     if (spec.root) paths.push_back({kRootfsShare, spec.root->path, false, true, {}});
     for (const spec::Mount& mount : spec.mounts) {
-        if (isBind(mount)) paths.push_back(sharedPathOf(mount, paths.size()));
+        if (mount.isBind()) paths.push_back(sharedPathOf(mount, paths.size()));
     }
     return paths;
 }

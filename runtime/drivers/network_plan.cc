@@ -8,6 +8,7 @@
 #include "base/files.h"
 #include "base/log.h"
 #include "base/strings.h"
+#include "spec/network_annotation.h"
 
 namespace arca::runtime {
 
@@ -42,7 +43,7 @@ void warnNoNetwork(const NetworkSituation& situation, const char* why) {
 Result<> planNetwork(GuestSpec& guest, const NetworkSituation& situation) {
     const auto forward = [&] {
         if (!situation.forwards) return;
-        guest.spec.annotations[kNetworkAnnotation] = kForwarded;
+        guest.spec.annotations[spec::kNetworkAnnotation] = spec::kForwardedNetwork;
     };
     if (guest.new_network_namespace) {
         if (situation.may_be_plugged && situation.owns_sandbox) forward();

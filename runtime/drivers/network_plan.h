@@ -10,11 +10,6 @@
 
 namespace arca::runtime {
 
-// Set in the configuration for the guest when the host attaches interfaces to this container: by
-// it the hook that starts the forwarder knows.
-inline constexpr char kNetworkAnnotation[] = "io.arca.network";
-inline constexpr char kForwarded[] = "forwarded";
-
 // A container of the same sandbox.
 struct SandboxMember {
     std::string id;

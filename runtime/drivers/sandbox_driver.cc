@@ -28,6 +28,7 @@
 #include "runtime/drivers/vm_config.h"
 #include "runtime/rpc_names.h"
 #include "sandbox_context.pb.h"
+#include "spec/network_annotation.h"
 #include "spec/parse.h"
 #include "spec/write.h"
 
@@ -167,10 +168,7 @@ Result<std::vector<SandboxMember>> SandboxDriver::members() const {
 
 Result<std::string> SandboxDriver::namespaceInGuest(const SandboxMember& member,
                                                     const std::string& kind) {
-    extension_api::ContainerStateRequest request;
-    extension_api::ContainerStateResponse response;
-    request.set_container_id(member.id);
-    ARCA_CHECK(call(ARCA_EXTENSION_RPC("ContainerState"), request, response));
+    ARCA_TRY(const auto response, containerState(member.id));
     if (response.pid() <= 0) return fail(Code::kNotFound, member.id + ": its process has ended");
     return "/proc/" + std::to_string(response.pid()) + "/ns/" + kind;
 }
@@ -416,8 +414,7 @@ Result<UniqueFd> SandboxDriver::containerDir(const std::string& container_id) co
 // the program runs.
 Result<> SandboxDriver::attachNetwork(const ContainerDir& dir, const Record& record) {
     ARCA_TRY(const spec::Spec spec, configuration(dir));
-    const auto kind = spec.annotations.find(kNetworkAnnotation);
-    if (kind == spec.annotations.end() || kind->second != kForwarded) return {};
+    if (!spec::isNetworkForwarded(spec)) return {};
     const std::string path = "/proc/" + std::to_string(record.init.pid) + "/ns/net";
     ARCA_TRY(const UniqueFd name_space, base::openAt(AT_FDCWD, path, O_RDONLY));
     // Not that of another process which has got the number since.

@@ -10,6 +10,7 @@
 #include <string>
 #include <string_view>
 
+#include "arca_extension.pb.h"
 #include "runtime/drivers/agent_driver.h"
 #include "runtime/drivers/attachment.h"
 #include "runtime/drivers/guest_files.h"
@@ -68,6 +69,8 @@ class SandboxDriver : public AgentDriver {
     base::Result<std::string> guestNamespace(const std::string& path);
     // The containers of this sandbox that have a stand-in.
     [[nodiscard]] base::Result<std::vector<SandboxMember>> members() const;
+    // What the guest's agent, ours, says of a container.
+    base::Result<arca::sandbox::v1::ContainerStateResponse> containerState(const std::string& id);
     // The path in the guest of that namespace of its init.
     base::Result<std::string> namespaceInGuest(const SandboxMember& member,
                                                const std::string& kind);

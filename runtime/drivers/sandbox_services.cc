@@ -45,20 +45,22 @@ class GuestServiceWatch final : public ServiceWatch {
 
 }  // namespace
 
-bool SandboxDriver::deletedByAgent(const std::string& container_id) {
+Result<extension_api::ContainerStateResponse> SandboxDriver::containerState(const std::string& id) {
     extension_api::ContainerStateRequest request;
     extension_api::ContainerStateResponse response;
-    request.set_container_id(container_id);
-    const auto known = call(ARCA_EXTENSION_RPC("ContainerState"), request, response);
+    request.set_container_id(id);
+    ARCA_CHECK(call(ARCA_EXTENSION_RPC("ContainerState"), request, response));
+    return response;
+}
+
+bool SandboxDriver::deletedByAgent(const std::string& container_id) {
+    const auto known = containerState(container_id);
     return !known && known.error().code() == Code::kNotFound;
 }
 
 std::string SandboxDriver::endReason(const std::string& container_id) {
-    extension_api::ContainerStateRequest request;
-    extension_api::ContainerStateResponse response;
-    request.set_container_id(container_id);
-    const auto known = call(ARCA_EXTENSION_RPC("ContainerState"), request, response);
-    return known ? response.end_reason() : std::string();
+    const auto known = containerState(container_id);
+    return known ? known->end_reason() : std::string();
 }
 
 Result<std::unique_ptr<ServiceWatch>> SandboxDriver::watchServices(

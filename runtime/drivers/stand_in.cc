@@ -12,6 +12,7 @@
 
 #include "base/exec_child.h"
 #include "base/files.h"
+#include "base/pipe.h"
 #include "base/socket.h"
 #include "runtime/programs.h"
 
@@ -45,10 +46,9 @@ Result<> waitReady(int ready_fd) {
 Result<StandIn> StandIn::start(const Options& options) {
     ARCA_TRY(const Program program, findProgram("arca-standin"));
     ARCA_TRY(base::SocketPair lease, base::socketPair(SOCK_SEQPACKET));
-    int ends[2];
-    if (::pipe2(ends, O_CLOEXEC) != 0) return failErrno("make a pipe");
-    const UniqueFd ready(ends[0]);
-    UniqueFd ready_write(ends[1]);
+    ARCA_TRY(base::Pipe pipe, base::makePipe());
+    const UniqueFd ready = std::move(pipe.read_end);
+    UniqueFd ready_write = std::move(pipe.write_end);
     ARCA_TRY(const UniqueFd null, base::openAt(AT_FDCWD, "/dev/null", O_RDWR));
     std::vector<std::string> words{"arca-standin", "--lease-fd", std::to_string(lease.second.get()),
                                    "--ready-fd", std::to_string(ready_write.get())};

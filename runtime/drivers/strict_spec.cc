@@ -40,10 +40,8 @@ std::vector<Use> ignoredUses(const spec::Spec& spec) {
     };
     const spec::Linux& linux_part = spec.linux;
     add(linux_part.seccomp.has_value(), "seccomp", "linux.seccomp");
-    spec::Hooks hooks = spec.hooks;
-    for (const char* stage : {"prestart", "createRuntime", "createContainer", "startContainer",
-                              "poststart", "poststop"}) {
-        add(!hooks.find(stage)->empty(), "hooks", std::string("hooks.") + stage);
+    for (const char* stage : spec::Hooks::kStages) {
+        add(!spec.hooks.find(stage)->empty(), "hooks", std::string("hooks.") + stage);
     }
     add(!linux_part.devices.empty(), "devices", "linux.devices");
     add(linux_part.findNamespace(spec::NamespaceType::kNetwork) != nullptr, "network",

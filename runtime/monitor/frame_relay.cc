@@ -3,7 +3,6 @@
 #include <endian.h>
 #include <linux/if_packet.h>
 #include <poll.h>
-#include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -180,48 +179,44 @@ class Sender {
 
 }  // namespace
 
-FrameRelay::FrameRelay(int packets, UniqueFd stream, UniqueFd wake, bool vnet_header, Ended ended)
+FrameRelay::FrameRelay(int packets, UniqueFd stream, bool vnet_header, Ended ended)
     : packets_(packets),
       stream_(std::move(stream)),
-      wake_(std::move(wake)),
       vnet_header_(vnet_header),
       ended_(std::move(ended)) {}
 
 Result<std::unique_ptr<FrameRelay>> FrameRelay::start(int packets, UniqueFd stream,
                                                       bool vnet_header, Ended ended) {
-    UniqueFd wake(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
-    if (!wake.valid()) return failErrno("make an eventfd");
     std::unique_ptr<FrameRelay> relay(
-        new FrameRelay(packets, std::move(stream), std::move(wake), vnet_header, std::move(ended)));
+        new FrameRelay(packets, std::move(stream), vnet_header, std::move(ended)));
+    if (relay->stop_.fd() < 0) return failErrno("make an eventfd");
     relay->to_guest_ = std::thread([r = relay.get()] { r->finish(r->copyToGuest()); });
     relay->from_guest_ = std::thread([r = relay.get()] { r->finish(r->copyFromGuest()); });
     return relay;
 }
 
 FrameRelay::~FrameRelay() {
-    over_ = true;
+    (void)stop_.set();
     (void)::shutdown(stream_.get(), SHUT_RDWR);
-    (void)::eventfd_write(wake_.get(), 1);
     if (to_guest_.joinable()) to_guest_.join();
     if (from_guest_.joinable()) from_guest_.join();
 }
 
 void FrameRelay::finish(const Result<>& why) {
-    if (over_.exchange(true)) return;
+    if (!stop_.set()) return;
     (void)::shutdown(stream_.get(), SHUT_RDWR);
-    (void)::eventfd_write(wake_.get(), 1);
     ended_(why ? "the guest's forwarder has closed the connection" : why.error().message());
 }
 
 Result<> FrameRelay::copyToGuest() {
     Batch batch;
-    while (!over_) {
+    while (!stop_.isSet()) {
         ARCA_TRY(const size_t count, batch.receive(packets_));
         if (count > 0) {
             ARCA_CHECK(sendAll(stream_.get(), batch.forStream(count, vnet_header_)));
             continue;
         }
-        pollfd entries[2] = {{packets_, POLLIN, 0}, {wake_.get(), POLLIN, 0}};
+        pollfd entries[2] = {{packets_, POLLIN, 0}, {stop_.fd(), POLLIN, 0}};
         if (::poll(entries, 2, -1) < 0 && errno != EINTR) return failErrno("poll");
     }
     return {};
@@ -230,7 +225,7 @@ Result<> FrameRelay::copyToGuest() {
 Result<> FrameRelay::copyFromGuest() {
     base::FrameReader reader(vnet_header_ ? base::kMaxVnetFrame : base::kMaxFrame, kStreamBytes);
     Sender sender(packets_, vnet_header_);
-    while (!over_) {
+    while (!stop_.isSet()) {
         const std::span<uint8_t> space = reader.space();
         const ssize_t n = ::read(stream_.get(), space.data(), space.size());
         if (n < 0 && errno == EINTR) continue;

@@ -5,21 +5,21 @@
 // buffer, and the kernel drops what comes then, as on any wire.
 #pragma once
 
-#include <atomic>
 #include <cstdint>
 #include <functional>
 #include <string>
 #include <thread>
 
 #include "base/result.h"
+#include "base/stop_signal.h"
 #include "base/unique_fd.h"
 
 namespace arca::runtime {
 
 class FrameRelay {
  public:
-    // Called once, on a thread of the relay's, when it ends by itself: why. The kernel does not tell
-    // a packet socket when its interface goes; the next frame from the guest finds that out.
+    // Called once, on a thread of the relay's, when it ends by itself: why. The kernel does not
+    // tell a packet socket when its interface goes; the next frame from the guest finds that out.
     using Ended = std::function<void(std::string why)>;
 
     // `packets`: as of openPacketSocket(), borrowed, and to outlive the relay. `stream`: frames
@@ -32,8 +32,7 @@ class FrameRelay {
     FrameRelay& operator=(const FrameRelay&) = delete;
 
  private:
-    FrameRelay(int packets, base::UniqueFd stream, base::UniqueFd wake, bool vnet_header,
-               Ended ended);
+    FrameRelay(int packets, base::UniqueFd stream, bool vnet_header, Ended ended);
     base::Result<> copyToGuest();
     base::Result<> copyFromGuest();
     // What ends one direction ends the other.
@@ -41,10 +40,9 @@ class FrameRelay {
 
     const int packets_;
     const base::UniqueFd stream_;
-    const base::UniqueFd wake_;  // eventfd: copyToGuest() is to end
     const bool vnet_header_;
     const Ended ended_;
-    std::atomic<bool> over_{false};
+    base::StopSignal stop_;
     std::thread to_guest_;
     std::thread from_guest_;
 };

@@ -27,7 +27,6 @@ namespace forwarder_api = arca::tapforwarder::v1;
 
 namespace {
 
-constexpr uint32_t kForwarderPort = 5555;
 // Of the frames, in the guest, where the only others are those of the agent and its services.
 constexpr uint32_t kFirstPort = 0x20000000;
 constexpr uint32_t kPortRange = 1U << 20U;
@@ -65,26 +64,25 @@ forwarder_api::AttachNetworkRequest requestFor(const network::Interface& interfa
 
 }  // namespace
 
-GuestNetwork::GuestNetwork(Surroundings around, UniqueFd name_space, UniqueFd wake, UniqueFd stop)
+GuestNetwork::GuestNetwork(Surroundings around, UniqueFd name_space, UniqueFd wake)
     : around_(around),
       namespace_(std::move(name_space)),
       wake_(std::move(wake)),
-      stop_(std::move(stop)),
       next_port_(kFirstPort + randomNumber(kPortRange)) {}
 
 Result<std::unique_ptr<GuestNetwork>> GuestNetwork::start(Surroundings around,
                                                           UniqueFd name_space) {
     UniqueFd wake(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
-    UniqueFd stop(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
-    if (!wake.valid() || !stop.valid()) return failErrno("make an eventfd");
+    if (!wake.valid()) return failErrno("make an eventfd");
     std::unique_ptr<GuestNetwork> network(
-        new GuestNetwork(around, std::move(name_space), std::move(wake), std::move(stop)));
+        new GuestNetwork(around, std::move(name_space), std::move(wake)));
+    if (network->stop_.fd() < 0) return failErrno("make an eventfd");
     network->thread_ = std::thread([n = network.get()] { n->live(); });
     return network;
 }
 
 GuestNetwork::~GuestNetwork() {
-    (void)::eventfd_write(stop_.get(), 1);
+    (void)stop_.set();
     if (thread_.joinable()) thread_.join();
 }
 
@@ -120,7 +118,7 @@ Result<> GuestNetwork::liveInNamespace() {
     bool changed = false;  // and not looked at yet
     while (true) {
         pollfd entries[3] = {
-            {stop_.get(), POLLIN, 0}, {wake_.get(), POLLIN, 0}, {changes.fd(), POLLIN, 0}};
+            {stop_.fd(), POLLIN, 0}, {wake_.get(), POLLIN, 0}, {changes.fd(), POLLIN, 0}};
         const int ready = ::poll(entries, 3, changed ? kQuietMillis : -1);
         if (ready < 0 && errno != EINTR) return failErrno("poll");
         if (ready < 0) continue;
@@ -250,11 +248,11 @@ Result<UniqueFd> GuestNetwork::dial(uint32_t port) {
 
 Result<> GuestNetwork::callForwarder(const char* path, const google::protobuf::MessageLite& request,
                                      google::protobuf::MessageLite& response) {
-    ARCA_TRY(UniqueFd socket, dial(kForwarderPort));
+    ARCA_TRY(UniqueFd socket, dial(base::kForwarderPort));
     ARCA_TRY(const auto client, GrpcClient::open(std::move(socket)));
     CallOptions options;
     options.timeout = around_.call_limit;
-    options.watches.push_back({stop_.get(), []() -> Result<> {
+    options.watches.push_back({stop_.fd(), []() -> Result<> {
                                    return fail(Code::kUnavailable, "the network is being ended");
                                }});
     auto done = client->call(path, request, response, options);

@@ -23,6 +23,7 @@
 
 #include "base/event_loop.h"
 #include "base/result.h"
+#include "base/stop_signal.h"
 #include "base/transport.h"
 #include "base/unique_fd.h"
 #include "network/snapshot.h"
@@ -62,8 +63,7 @@ class GuestNetwork {
         std::unique_ptr<FrameRelay> relay;
     };
 
-    GuestNetwork(Surroundings around, base::UniqueFd name_space, base::UniqueFd wake,
-                 base::UniqueFd stop);
+    GuestNetwork(Surroundings around, base::UniqueFd name_space, base::UniqueFd wake);
     // ---- of the thread ----
     void live();
     base::Result<> liveInNamespace();
@@ -81,7 +81,7 @@ class GuestNetwork {
     Surroundings around_;
     const base::UniqueFd namespace_;
     const base::UniqueFd wake_;  // eventfd: there is something to do
-    const base::UniqueFd stop_;  // eventfd: readable once the thread is to end
+    base::StopSignal stop_;
     std::mutex mutex_;
     std::vector<Answer> requests_;  // guarded by mutex_
     // ---- of the thread ----
