@@ -29,13 +29,25 @@ namespace {
 constexpr uint32_t kPriority = 1;
 constexpr uint32_t kHandle = 1;
 constexpr char kName[] = "arca-guest";
+constexpr char kLoad[] = "load a packet filter";
 
 // "return TC_ACT_SHOT".
-Result<UniqueFd> loadProgram() {
+Result<UniqueFd> loadDrop() {
     const std::array program{
         base::bpfInstruction(BPF_ALU64 | BPF_MOV | BPF_K, BPF_REG_0, 0, 0, TC_ACT_SHOT),
         base::bpfInstruction(BPF_JMP | BPF_EXIT, 0, 0, 0, 0)};
-    return base::loadBpf(BPF_PROG_TYPE_SCHED_CLS, program, "load a packet filter");
+    return base::loadBpf(BPF_PROG_TYPE_SCHED_CLS, program, kLoad);
+}
+
+// "return bpf_redirect(target, 0)".
+Result<UniqueFd> loadRedirect(unsigned target) {
+    const std::array program{
+        base::bpfInstruction(BPF_ALU64 | BPF_MOV | BPF_K, BPF_REG_1, 0, 0,
+                             static_cast<int32_t>(target)),
+        base::bpfInstruction(BPF_ALU64 | BPF_MOV | BPF_K, BPF_REG_2, 0, 0, 0),
+        base::bpfInstruction(BPF_JMP | BPF_CALL, 0, 0, 0, BPF_FUNC_redirect),
+        base::bpfInstruction(BPF_JMP | BPF_EXIT, 0, 0, 0, 0)};
+    return base::loadBpf(BPF_PROG_TYPE_SCHED_CLS, program, kLoad);
 }
 
 struct Target {
@@ -89,13 +101,13 @@ Result<> explained(Result<> done, const char* missing) {
 
 }  // namespace
 
-IngressBlock::IngressBlock(std::shared_ptr<nl_sock> socket, int index, bool made_qdisc)
+IngressRule::IngressRule(std::shared_ptr<nl_sock> socket, int index, bool made_qdisc)
     : socket_(std::move(socket)), index_(index), made_qdisc_(made_qdisc) {}
 
-IngressBlock::IngressBlock(IngressBlock&& other) noexcept
+IngressRule::IngressRule(IngressRule&& other) noexcept
     : socket_(std::move(other.socket_)), index_(other.index_), made_qdisc_(other.made_qdisc_) {}
 
-IngressBlock& IngressBlock::operator=(IngressBlock&& other) noexcept {
+IngressRule& IngressRule::operator=(IngressRule&& other) noexcept {
     if (this == &other) return *this;
     remove();
     socket_ = std::move(other.socket_);
@@ -104,12 +116,12 @@ IngressBlock& IngressBlock::operator=(IngressBlock&& other) noexcept {
     return *this;
 }
 
-IngressBlock::~IngressBlock() {
+IngressRule::~IngressRule() {
     remove();
 }
 
 // The interface may be gone, and both with it.
-void IngressBlock::remove() noexcept {
+void IngressRule::remove() noexcept {
     if (!socket_) return;
     (void)request(socket_.get(), RTM_DELTFILTER, 0, index_, filterTarget(), "bpf", -1, "");
     if (made_qdisc_) {
@@ -118,21 +130,29 @@ void IngressBlock::remove() noexcept {
     socket_.reset();
 }
 
-Result<IngressBlock> IngressBlock::make(unsigned interface_index) {
-    const auto index = static_cast<int>(interface_index);
+Result<IngressRule> IngressRule::drop(unsigned interface_index) {
+    ARCA_TRY(const UniqueFd program, loadDrop());
+    return make(static_cast<int>(interface_index), program.get());
+}
+
+Result<IngressRule> IngressRule::redirect(unsigned interface_index, unsigned target) {
+    ARCA_TRY(const UniqueFd program, loadRedirect(target));
+    return make(static_cast<int>(interface_index), program.get());
+}
+
+Result<IngressRule> IngressRule::make(int index, int program) {
     const std::string what = "filter what comes in on interface " + std::to_string(index);
-    ARCA_TRY(const UniqueFd program, loadProgram());
     ARCA_TRY(Socket opened, openNetlink());
     std::shared_ptr<nl_sock> socket(std::move(opened));
     auto made = request(socket.get(), RTM_NEWQDISC, NLM_F_CREATE | NLM_F_EXCL, index, kQdisc,
                         "clsact", -1, what);
     const bool had_one = !made && made.error().sysErrno() == EEXIST;
     if (!had_one) ARCA_CHECK(explained(std::move(made), "clsact scheduler"));
-    IngressBlock block(socket, index, !had_one);
+    IngressRule rule(socket, index, !had_one);
     ARCA_CHECK(explained(request(socket.get(), RTM_NEWTFILTER, NLM_F_CREATE, index, filterTarget(),
-                                 "bpf", program.get(), what),
+                                 "bpf", program, what),
                          "BPF classifier"));
-    return block;
+    return rule;
 }
 
 }  // namespace arca::network

@@ -1,4 +1,5 @@
-// Keeps what comes in on an interface from its network namespace's own protocol stack.
+// What becomes of the frames that come in on an interface, instead of going to its network
+// namespace's own protocol stack.
 //
 // For an interface whose frames belong to a guest: the addresses stay on it, where engines look for
 // them, but this kernel no longer answers for them. Packet sockets (packet(7)) still see every
@@ -13,19 +14,22 @@ struct nl_sock;
 
 namespace arca::network {
 
-class IngressBlock {
+class IngressRule {
  public:
-    // Acts in the calling thread's network namespace. One that a killed program has left on the
-    // interface is replaced. kUnsupported: the kernel has no clsact, or no BPF classifier.
-    static base::Result<IngressBlock> make(unsigned interface_index);
-    IngressBlock() = default;  // blocks nothing
+    // Both act in the calling thread's network namespace. A rule that a killed program has left on
+    // the interface is replaced. kUnsupported: the kernel has no clsact, or no BPF classifier.
+    static base::Result<IngressRule> drop(unsigned interface_index);
+    // They leave over the interface `target` of the same namespace; dropped when there is none.
+    static base::Result<IngressRule> redirect(unsigned interface_index, unsigned target);
+    IngressRule() = default;  // changes nothing
     // Takes it away again, from whatever namespace the thread is in.
-    ~IngressBlock();
-    IngressBlock(IngressBlock&& other) noexcept;
-    IngressBlock& operator=(IngressBlock&& other) noexcept;
+    ~IngressRule();
+    IngressRule(IngressRule&& other) noexcept;
+    IngressRule& operator=(IngressRule&& other) noexcept;
 
  private:
-    IngressBlock(std::shared_ptr<nl_sock> socket, int index, bool made_qdisc);
+    IngressRule(std::shared_ptr<nl_sock> socket, int index, bool made_qdisc);
+    static base::Result<IngressRule> make(int index, int program);
     void remove() noexcept;
 
     std::shared_ptr<nl_sock> socket_;  // of the interface's namespace; null: nothing to take away

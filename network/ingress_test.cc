@@ -11,10 +11,12 @@
 #include <sys/socket.h>
 
 #include <boost/test/unit_test.hpp>
+#include <array>
 #include <cerrno>
 #include <optional>
 
 #include "base/namespaces_test.h"
+#include "network/tap_device.h"
 
 namespace arca::network {
 namespace {
@@ -23,12 +25,17 @@ using base::Claims;
 using base::inNamespaces;
 using base::UniqueFd;
 
+constexpr ssize_t kHeader = 14;  // bytes, of Ethernet
+
 int ip(const std::string& arguments) {
     return ::system(("ip " + arguments + " >/dev/null 2>&1").c_str());
 }
 
-// Whether 192.0.2.1 at the other end, which listens on no port, says so.
-bool answers(int here, int there) {
+constexpr int kPatience = 10'000;  // ms; for what comes
+constexpr int kEnough = 500;       // for what must not: a stack that hears takes microseconds
+
+// Whether 192.0.2.1 at the other end, which listens on no port, says so within `patience` ms.
+bool answers(int here, int there, int patience = kPatience) {
     if (::setns(there, CLONE_NEWNET) != 0) return false;
     const UniqueFd caller(::socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
     sockaddr_in address{};
@@ -37,18 +44,22 @@ bool answers(int here, int there) {
     (void)::inet_pton(AF_INET, "192.0.2.1", &address.sin_addr);
     (void)::connect(caller.get(), reinterpret_cast<sockaddr*>(&address), sizeof address);
     pollfd entry{caller.get(), POLLOUT, 0};
-    constexpr int kPatience = 500;  // ms; the answer of a stack that hears takes microseconds
     int error = 0;
     socklen_t size = sizeof error;
-    const bool settled = ::poll(&entry, 1, kPatience) == 1 &&
+    const bool settled = ::poll(&entry, 1, patience) == 1 &&
                          ::getsockopt(caller.get(), SOL_SOCKET, SO_ERROR, &error, &size) == 0;
     return ::setns(here, CLONE_NEWNET) == 0 && settled && error == ECONNREFUSED;
 }
 
-void blocks(Claims& claims) {
-    const UniqueFd here(::open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC));
+// eth0 here, 192.0.2.1, with eth1 there, 192.0.2.2, at its other end.
+struct Wire {
+    UniqueFd here, there;
+};
+
+Wire makeWire(Claims& claims) {
+    UniqueFd here(::open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC));
     claims.check(::unshare(CLONE_NEWNET) == 0, "another namespace");
-    const UniqueFd there(::open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC));
+    UniqueFd there(::open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC));
     (void)::setns(here.get(), CLONE_NEWNET);
     const std::string other = "/proc/self/fd/" + std::to_string(there.get());
     (void)::fcntl(there.get(), F_SETFD, 0);  // for ip(8)
@@ -59,36 +70,83 @@ void blocks(Claims& claims) {
     (void)ip("addr add 192.0.2.2/24 dev eth1");
     (void)ip("link set eth1 up");
     (void)::setns(here.get(), CLONE_NEWNET);
-    claims.check(answers(here.get(), there.get()), "it answers before");
+    return {std::move(here), std::move(there)};
+}
 
-    const unsigned index = ::if_nametoindex("eth0");
-    auto made = IngressBlock::make(index);
-    claims.works(made, "block");
-    if (!made) return;
-    std::optional<IngressBlock> block(std::move(*made));
-    const UniqueFd packets(::socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC, 0));
+UniqueFd packetSocket(const char* interface) {
+    UniqueFd packets(::socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC, 0));
     sockaddr_ll address{};
     address.sll_family = AF_PACKET;
     address.sll_protocol = htons(ETH_P_ALL);
-    address.sll_ifindex = static_cast<int>(index);
-    claims.check(::bind(packets.get(), reinterpret_cast<sockaddr*>(&address), sizeof address) == 0,
-                 "a packet socket");
-    claims.check(!answers(here.get(), there.get()), "it does not answer while blocked");
+    address.sll_ifindex = static_cast<int>(::if_nametoindex(interface));
+    const auto* raw = reinterpret_cast<sockaddr*>(&address);
+    if (::bind(packets.get(), raw, sizeof address) != 0) packets.reset();
+    return packets;
+}
+
+// Whether a frame of the type of these tests is among those that come.
+bool receives(int from) {
+    std::array<unsigned char, 2048> frame{};
+    pollfd entry{from, POLLIN, 0};
+    while (::poll(&entry, 1, kPatience) == 1) {
+        const ssize_t size = ::read(from, frame.data(), frame.size());
+        if (size >= kHeader && frame[12] == 0x88 && frame[13] == 0xb5) return true;
+    }
+    return false;
+}
+
+void redirects(Claims& claims) {
+    const Wire wire = makeWire(claims);
+    const auto tap = makeTap("t0", VnetHeader::kNo);
+    claims.works(tap, "a TAP device");
+    if (!tap) return;
+    (void)ip("link set t0 up");
+    auto in = IngressRule::redirect(::if_nametoindex("eth0"), ::if_nametoindex("t0"));
+    auto out = IngressRule::redirect(::if_nametoindex("t0"), ::if_nametoindex("eth0"));
+    claims.works(in, "eth0 to t0");
+    claims.works(out, "t0 to eth0");
+    (void)::setns(wire.there.get(), CLONE_NEWNET);
+    const UniqueFd far = packetSocket("eth1");
+    (void)::setns(wire.here.get(), CLONE_NEWNET);
+    // To anybody, of a type for experiments.
+    std::string text("\xff\xff\xff\xff\xff\xff\2\0\0\0\0\t\x88\xb5", kHeader);
+    text.resize(60);
+    claims.works(base::writeAll(tap->get(), text), "to the TAP");
+    claims.check(receives(far.get()), "what comes in on t0 leaves over eth0");
+    claims.works(base::writeAll(far.get(), text), "to eth1");
+    claims.check(receives(tap->get()), "what comes in on eth0 leaves over t0");
+    claims.check(!answers(wire.here.get(), wire.there.get(), kEnough), "nobody else hears it");
+    in = IngressRule();
+    claims.check(answers(wire.here.get(), wire.there.get()), "and without the rule it does");
+}
+
+void blocks(Claims& claims) {
+    const auto [here, there] = makeWire(claims);
+    claims.check(answers(here.get(), there.get()), "it answers before");
+
+    const unsigned index = ::if_nametoindex("eth0");
+    auto made = IngressRule::drop(index);
+    claims.works(made, "block");
+    if (!made) return;
+    std::optional<IngressRule> block(std::move(*made));
+    const UniqueFd packets = packetSocket("eth0");
+    claims.check(packets.valid(), "a packet socket");
+    claims.check(!answers(here.get(), there.get(), kEnough), "it does not answer while blocked");
     pollfd entry{packets.get(), POLLIN, 0};
     claims.check(::poll(&entry, 1, 0) == 1, "the packet socket has seen it");
-    claims.works(IngressBlock::make(index), "what somebody left is replaced");
+    claims.works(IngressRule::drop(index), "what somebody left is replaced");
     claims.check(answers(here.get(), there.get()), "and goes with its owner");
 
     block.reset();
-    auto again = IngressBlock::make(index);
+    auto again = IngressRule::drop(index);
     claims.works(again, "again");
     if (again) block.emplace(std::move(*again));
-    claims.check(!answers(here.get(), there.get()), "blocked again");
+    claims.check(!answers(here.get(), there.get(), kEnough), "blocked again");
     (void)::setns(there.get(), CLONE_NEWNET);
     block.reset();
     (void)::setns(here.get(), CLONE_NEWNET);
     claims.check(answers(here.get(), there.get()), "it is taken away from another namespace");
-    const auto none = IngressBlock::make(4711);
+    const auto none = IngressRule::drop(4711);
     claims.check(!none && none.error().message().find("4711") != std::string::npos,
                  "no such interface");
 }
@@ -103,6 +161,14 @@ BOOST_AUTO_TEST_CASE(a_blocked_interface_is_deaf_to_its_own_stack_only) {
         return;
     }
     BOOST_TEST(inNamespaces(blocks) == "");
+}
+
+BOOST_AUTO_TEST_CASE(two_interfaces_are_joined_by_a_rule_each) {
+    if (!base::isRoot()) {
+        BOOST_TEST_MESSAGE("skipped: needs root");
+        return;
+    }
+    BOOST_TEST(inNamespaces(redirects) == "");
 }
 
 BOOST_AUTO_TEST_SUITE_END()

@@ -244,6 +244,13 @@ Result<std::vector<Interface>> readInterfaces() {
     return interfaces;
 }
 
+Result<> setMac(const std::string& interface, const std::string& mac) {
+    const unsigned index = ::if_nametoindex(interface.c_str());
+    if (index == 0) return failErrno("interface " + interface);
+    ARCA_TRY(const Socket socket, openNetlink());
+    return prepareLink(socket.get(), index, {.name = interface, .mac = mac});
+}
+
 Result<> configure(const Interface& wanted) {
     ARCA_CHECK(checkInterfaceName(wanted.name));
     const unsigned index = ::if_nametoindex(wanted.name.c_str());

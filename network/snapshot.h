@@ -43,6 +43,9 @@ struct Interface {
 // advertisements made.
 base::Result<std::vector<Interface>> readInterfaces();
 
+// Of the interface of that name, which may have to be down for that.
+base::Result<> setMac(const std::string& interface, const std::string& mac);
+
 // Gives the interface of that name the MAC address, MTU, addresses, routes and neighbours of
 // `wanted`, and takes it up. What an interface has already is left as it is; an address or route
 // that is there is no error.

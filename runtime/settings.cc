@@ -105,8 +105,8 @@ Result<> readVmMember(const std::string& key, const Json& value, VmSettings& vm)
     }
     if (key == "network") {
         ARCA_CHECK(readText(value, member, vm.network));
-        if (vm.network == "auto" || vm.network == "none") return {};
-        return wrong(member, "not auto or none");
+        if (vm.network == "auto" || vm.network == "forwarder" || vm.network == "none") return {};
+        return wrong(member, "not auto, forwarder or none");
     }
     if (key == "rootfs") {
         ARCA_CHECK(readText(value, member, vm.rootfs));

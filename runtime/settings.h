@@ -25,7 +25,9 @@ struct VmSettings {
     std::string virtiofsd = "/usr/lib/qemu/virtiofsd";
     std::string accel = "auto";          // auto, tcg, kvm
     std::string vsock = "auto";          // auto, kernel, user
-    std::string network = "auto";        // auto: interfaces of the stand-in reach the guest; none
+    // Interfaces of the stand-in reach the guest: auto, the first by a network card; forwarder, all
+    // by frames over vsock; or none do.
+    std::string network = "auto";
     std::string append;                  // more of the kernel's command line
     std::optional<uint32_t> memory_mib;  // absent: from the container's limit
     std::optional<uint32_t> vcpus;       // absent: from the container's quota

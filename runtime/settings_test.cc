@@ -99,11 +99,13 @@ BOOST_AUTO_TEST_CASE(a_monitors_configuration_survives_its_file) {
     config.kernel = "/k";
     config.memory_mib = 700;
     config.disks = {"ro:/x"};
+    config.card = true;
     const auto parsed = parseMonitorConfig(writeMonitorConfig(config));
     BOOST_TEST_REQUIRE(parsed.has_value());
     BOOST_TEST(parsed->sandbox_id == config.sandbox_id);
     BOOST_TEST(parsed->memory_mib == 700U);
     BOOST_TEST(parsed->disks.size() == 1U);
+    BOOST_TEST(parsed->card);
     BOOST_TEST(!parseMonitorConfig("{}").has_value());
 }
 

@@ -13,7 +13,8 @@ namespace {
 constexpr std::array<std::string_view, 9> kBuiltIn{
     "proc", "sysfs", "tmpfs", "devpts", "mqueue", "cgroup", "cgroup2", "devtmpfs", "ramfs"};
 constexpr char kVirtiofs[] = "virtiofs";
-constexpr char kTun[] = "tun";
+// The first interface has the machine's network card, if there is one.
+const std::vector<std::string> kNetworkDrivers{"tun", "virtio_net"};
 
 bool isBind(const std::vector<std::string>& options) {
     return std::any_of(options.begin(), options.end(), [](const std::string& option) {
@@ -34,7 +35,7 @@ bool mayUseDrivers(const spec::Process& process) {
 
 DriverNeed driversForMount(std::string_view type, const std::vector<std::string>& options) {
     if (isBind(options)) return {DriverNeed::Kind::kNone};
-    if (type == kVirtiofs) return {DriverNeed::Kind::kOne, kVirtiofs};
+    if (type == kVirtiofs) return {DriverNeed::Kind::kSome, {kVirtiofs}};
     const bool built_in = std::find(kBuiltIn.begin(), kBuiltIn.end(), type) != kBuiltIn.end();
     return {built_in ? DriverNeed::Kind::kNone : DriverNeed::Kind::kAll};
 }
@@ -52,7 +53,7 @@ DriverNeed driversForProcess(const spec::Spec& config) {
             return driversForMount(mount.type, mount.options).kind == DriverNeed::Kind::kNone;
         });
     if (!plain) return all;
-    return spec::isNetworkForwarded(config) ? DriverNeed{DriverNeed::Kind::kOne, kTun}
+    return spec::isNetworkForwarded(config) ? DriverNeed{DriverNeed::Kind::kSome, kNetworkDrivers}
                                             : DriverNeed{DriverNeed::Kind::kNone};
 }
 

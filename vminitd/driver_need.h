@@ -11,9 +11,9 @@
 namespace arca::vminitd {
 
 struct DriverNeed {
-    enum class Kind { kNone, kOne, kAll };
+    enum class Kind { kNone, kSome, kAll };
     Kind kind = Kind::kAll;
-    std::string module{};  // of kOne: the module and what it stands on
+    std::vector<std::string> modules{};  // of kSome: they and what they stand on
 };
 
 // To make that mount. All where a disk may be behind it.

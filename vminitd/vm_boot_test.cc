@@ -111,8 +111,9 @@ BOOST_AUTO_TEST_CASE(a_process_waits_for_drivers_that_it_may_use) {
     config.annotations["io.arca.network"] = "none";
     BOOST_TEST((driversForProcess(config).kind == Kind::kNone));
     config.annotations["io.arca.network"] = "forwarded";
-    BOOST_TEST((driversForProcess(config).kind == Kind::kOne));
-    BOOST_TEST(driversForProcess(config).module == "tun");
+    BOOST_TEST((driversForProcess(config).kind == Kind::kSome));
+    BOOST_TEST((driversForProcess(config).modules ==
+                std::vector<std::string>{"tun", "virtio_net"}));
     config.mounts.push_back({"/o", "overlay", "o", {}, {}, {}});
     BOOST_TEST((driversForProcess(config).kind == Kind::kAll));
     config.mounts.pop_back();

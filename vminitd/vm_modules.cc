@@ -108,10 +108,13 @@ void VmModules::loadRest(EventLoop& loop, std::chrono::milliseconds pause) {
 size_t VmModules::endOf(const DriverNeed& need) const {
     if (need.kind == DriverNeed::Kind::kNone) return 0;
     if (need.kind == DriverNeed::Kind::kAll) return names_.size();
-    const auto found = std::find_if(names_.begin(), names_.end(), [&](const std::string& name) {
-        return moduleName(name) == need.module;
-    });
-    return found == names_.end() ? 0 : static_cast<size_t>(found - names_.begin()) + 1;
+    for (size_t end = names_.size(); end > 0; --end) {
+        const std::string_view name = moduleName(names_[end - 1]);
+        if (std::find(need.modules.begin(), need.modules.end(), name) != need.modules.end()) {
+            return end;
+        }
+    }
+    return 0;
 }
 
 void VmModules::reached(size_t count) {

@@ -156,6 +156,16 @@ class Calls(TapCase):
         self.packets("eth0").send(ethernet(b"here"))
         self.assertEqual(frames.receive(is_ours), ethernet(b"here"))
 
+    def test_a_network_card_that_cannot_be_had_is_refused(self):
+        forwarder = self.forwarder()
+        card = "02:00:00:00:00:99"
+        for fields, says in ((dict(card=card, configured=1), f"interface with MAC address {card}: there is no such interface"),
+                             (dict(card="02:00", configured=1), "malformed MAC address"),
+                             (dict(card=card), "eth0: DHCP for a network card")):
+            self.refused(forwarder.client.attach(device="eth0", vsock_port=6001, **fields), says)
+        self.assertEqual(self.devices(), set())
+        self.assertEqual(os.listdir(forwarder.folder), [str(CONTROL)])
+
     def test_detach_of_what_is_not_attached_is_refused(self):
         forwarder = self.forwarder()
         self.run_in(self.guest, "ip", "link", "add", "other", "type", "veth", "peer", "name", "peer")

@@ -29,9 +29,9 @@ MESSAGES = {
     "AttachNetworkRequest": {
         1: ("device", str), 2: ("vsock_port", int), 3: ("ip_address", str), 4: ("gateway", str), 5: ("netmask", int),
         6: ("mac_address", str), 101: ("configured", int), 102: ("mtu", int), 103: ("addresses", [str]),
-        104: ("routes", [ROUTE]), 105: ("neighbours", [NEIGHBOUR]), 106: ("vnet_header", int)},
+        104: ("routes", [ROUTE]), 105: ("neighbours", [NEIGHBOUR]), 106: ("vnet_header", int), 107: ("card", str)},
     "AttachNetworkResponse": {1: ("success", int), 2: ("error", str), 3: ("mac_address", str), 101: ("configured", int),
-                              102: ("vnet_header", int)},
+                              102: ("vnet_header", int), 103: ("card", int)},
     "DetachNetworkRequest": {1: ("device", str)},
     "DetachNetworkResponse": {1: ("success", int), 2: ("error", str)},
     "ListNetworksRequest": {},

@@ -40,13 +40,20 @@ def serve_http(connection):
 
 class Network(Case):
     mtu = 1500
+    network = "auto"  # of the configuration
 
     def setUp(self):
         super().setUp()
+        self.settings = os.path.join(self.dir, "settings.json")
+        with open(self.settings, "w", encoding="ascii") as file:
+            json.dump({"vm": {"network": self.network}}, file)
         self.bridge = Bridge(self.mtu)
         self.addCleanup(self.bridge.close)
         self.peer = self.bridge.namespace()
         self.bridge.plug(self.peer.path, 3)
+
+    def rt(self, *words, **options):
+        return super().rt("--configuration", self.settings, *words, **options)
 
     def network_bundle(self, *args, path=None, **changes):
         """A bundle whose container has the network namespace at `path`, or a new one."""
@@ -99,6 +106,7 @@ class Plugged(Network):
         self._dns(c)
         self._bulk(c)
         self._published_port(c)
+        self._by_card(ns)
         self._gone(c, ns)
 
     def _settings(self, c, ns):
@@ -178,14 +186,33 @@ class Plugged(Network):
             client.sendall(b"GET / HTTP/1.0\r\n\r\n")
             self.assertIn(b"from the guest\n", b"".join(receive_all(client)))
 
+    def _by_card(self, ns):
+        """The machine's own card does it, and this host's protocol stack has nothing to do with that."""
+        self.assertNotIn("inet", ns.run("ip", "addr", "show", "dev", "arca-card"))
+        self.assertIn("arca-guest", ns.run("tc", "filter", "show", "dev", "arca-card", "ingress"))
+
     def _gone(self, c, ns):
         """The engine's namespace is as it was: its own kernel answers again."""
         filters = ns.run("tc", "filter", "show", "dev", "eth0", "ingress")
         self.assertIn("arca-guest", filters)
         self.ok("delete", "--force", c)
+        self.assertNotIn("arca-card", ns.run("ip", "link"))
         self.assertEqual(ns.run("tc", "filter", "show", "dev", "eth0", "ingress"), "")
         self.assertIn(GUEST, ns.run("ip", "addr", "show", "dev", "eth0"))
         self.peer.run("busybox", "ping", "-c", "1", "-w", "10", GUEST)
+
+
+class ByForwarder(Plugged):
+    network = "forwarder"
+
+    def test_everything_that_the_namespace_had_the_container_has(self):
+        c, ns = self.plugged()
+        self._settings(c, ns)
+        self._ping(c)
+        self._http(c)
+        self._bulk(c)
+        self.assertNotIn("arca-card", ns.run("ip", "link"))
+        self._gone(c, ns)
 
 
 class Jumbo(Network):
@@ -236,6 +263,18 @@ ns link add {peer} type veth peer name eth0 netns "$pid" && ns link set {peer} m
         self.bridge.unplug(ns.path, "eth1")
         until(lambda: self.sh(c, "ls /sys/class/net") == "eth0\nlo\n", "eth1 gone", 30)
         self.sh(c, f"ping -c 1 -w 20 {PEER}")
+
+    def test_the_card_of_an_interface_that_goes_is_the_next_ones(self):
+        c, ns = self.plugged()
+        first = self.sh(c, "cat /sys/class/net/eth0/address")
+        self.bridge.unplug(ns.path, "eth0")
+        until(lambda: self.sh(c, "ls /sys/class/net") == "lo\n", "eth0 gone", 30)
+        self.assertNotIn("arca-card", ns.run("ip", "link"))
+        self.bridge.plug(ns.path, 7, name="eth1")
+        until(lambda: self.exec(c, "ip", "addr", "show", "dev", "eth1").out.count("10.88.0.7/24"), "eth1 in the container", 30)
+        self.assertIn("arca-card", ns.run("ip", "link"))
+        self.assertNotEqual(self.sh(c, "cat /sys/class/net/eth1/address"), first)
+        self.sh(c, f"ping -c 2 -w 20 {PEER}")
 
     def test_without_an_interface_there_is_none_and_nothing_fails(self):
         ns = self.bridge.namespace()
@@ -307,13 +346,12 @@ class Failures(Network):
         self.peer.run("busybox", "ping", "-c", "1", "-w", "10", GUEST)
 
     def test_the_configuration_can_switch_it_off(self):
-        settings = os.path.join(self.dir, "settings.json")
-        with open(settings, "w", encoding="ascii") as file:
+        with open(self.settings, "w", encoding="ascii") as file:
             json.dump({"vm": {"network": "none"}}, file)
         ns = self.bridge.namespace()
         self.bridge.plug(ns.path, 2)
         bundle = self.network_bundle("ls", "/sys/class/net", path=ns.path)
-        result = self.rt("--configuration", settings, "run", "--bundle", bundle.path, self.new_id())
+        result = self.run_bundle(bundle)
         self.assertEqual((result.code, result.out), (0, "lo\n"), result)
 
 

@@ -21,6 +21,7 @@ from wire_case import Sandbox, WireCase, main, vm
 from agent import Relay  # machine's folder is reachable since host_library
 
 PROGRAM = "/sbin/arca-tap-forwarder"
+CARD = "02:61:72:63:61:01"
 CONTROL, DATA = 5555, 6001
 NET_ADMIN = {kind: [*CAPABILITIES, "CAP_NET_ADMIN"] for kind in ("bounding", "effective", "permitted")}
 HOST_MAC = b"\x02\x00\x00\x00\x00\x01"
@@ -54,8 +55,16 @@ def echo_request(target, payload):
 
 
 class TapForwarder(WireCase):
+    card_renamed = False
+
     def setUp(self):
         super().setUp()
+        if not TapForwarder.card_renamed:  # networks of this file are eth0 where they can be
+            TapForwarder.card_renamed = True
+            box = self.box("ip", "link", "set", "eth0", "name", "card0", process={"capabilities": NET_ADMIN})
+            box.create()
+            box.start()
+            self.assertEqual(box.wait(), 0)
         self.relays = []
         self.addCleanup(lambda: [relay.close() for relay in self.relays])
 
@@ -215,6 +224,37 @@ class TapForwarder(WireCase):
         self.assertEqual(box.stop(everything=False), [])
         self.nobody_listens()
 
+    def test_a_card_of_the_machine_becomes_a_device_and_comes_back(self):
+        def cards():
+            box = self.box("ip", "-o", "link", streams=("stdout",))
+            box.create()
+            box.start()
+            self.assertEqual(box.wait(), 0)
+            return [line for line in box.stdout.all().decode().splitlines() if CARD in line]
+        namespaces = [{"type": kind, "path": ""} for kind in ("cgroup", "ipc", "mount", "network", "pid", "uts")]
+        box = self.box("sh", "-c", "while read name; do ip -o addr show $name; ip link show $name; done", streams=("stdin", "stdout"),
+                       linux__namespaces=namespaces, annotations={"io.arca.network": "forwarded"})
+        box.create()
+        box.start()
+        client = self.client()
+        for name in ("eth0", "other"):  # the second time as another one
+            self.assertEqual(len(cards()), 1)
+            answer = client.attach(device=name, vsock_port=DATA, configured=1, addresses=[GUEST_IP + "/28"], card=CARD,
+                                   mac_address="02:00:00:00:00:42", mtu=1400, vnet_header=1)
+            self.assertEqual({key: answer.get(key) for key in ("success", "error", "card", "vnet_header", "mac_address")},
+                             {"success": 1, "error": "", "card": 1, "vnet_header": 0, "mac_address": "02:00:00:00:00:42"})
+            self.assertEqual(cards(), [])
+            box.stdin.sendall(name.encode() + b"\n")
+            self.assertIn(f"{GUEST_IP}/28".encode(), box.stdout.until("/28"))
+            self.assertIn(b"mtu 1400", box.stdout.until("mtu 1400"))
+            box.stdout.until("02:00:00:00:00:42")
+            self.assertEqual(client.networks()[name]["vsock_port"], 0)
+            again = client.attach(device="third", vsock_port=DATA, configured=1, card=CARD)
+            self.assertEqual((again["success"], again["error"]),
+                             (0, f"interface with MAC address {CARD}: there is no such interface"))
+            self.assertEqual(client.detach(name)["success"], 1)
+        self.assertRegex(cards()[0], "card0.* mtu 1500 ")
+
     # ---- the guest's vsock ----
 
     def test_a_port_of_the_agent_is_taken_and_the_network_is_the_containers_own(self):
@@ -250,5 +290,10 @@ class TapForwarder(WireCase):
         self.assertEqual(client.status()["active_networks"], 0)
 
 
+def boot():
+    Sandbox.boot(qemu_arguments=["-netdev", "user,id=card,restrict=on", "-device",
+                                 f"virtio-net-pci,netdev=card,romfile=,mac={CARD}"])
+
+
 if __name__ == "__main__":
-    main()
+    main(boot)

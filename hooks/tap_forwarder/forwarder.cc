@@ -50,6 +50,16 @@ Result<network::Interface> wantedInterface(const AttachRequest& request) {
     return wanted;
 }
 
+Result<NetworkState> stateOf(const AttachRequest& request, const network::Interface& wanted) {
+    NetworkState state{.device = request.device};
+    ARCA_TRY(state.mac_address, network::macAddressOf(request.device));
+    if (!wanted.addresses.empty()) state.ip_address = withoutPrefix(wanted.addresses.front());
+    const auto route = std::find_if(wanted.routes.begin(), wanted.routes.end(), isDefaultIpv4);
+    if (route != wanted.routes.end()) state.gateway = route->gateway;
+    if (request.simple) state.gateway = request.simple->gateway;
+    return state;
+}
+
 }  // namespace
 
 // One that is attached. Its end takes the device and all that belongs to it away.
@@ -74,9 +84,12 @@ class Forwarder::Network {
         return {};
     }
 
+    void use(std::unique_ptr<Card> card) { card_ = std::move(card); }
+
     [[nodiscard]] NetworkState state() const {
         const std::lock_guard<std::mutex> lock(mutex_);
         NetworkState out = state_;
+        if (card_) out.counts = card_->counts();
         if (relay_) out.counts = relay_->counts();
         return out;
     }
@@ -115,6 +128,7 @@ class Forwarder::Network {
     // The relay's thread calls the DHCP client, which is therefore destroyed after it.
     std::unique_ptr<DhcpClient> dhcp_;
     std::unique_ptr<Relay> relay_;
+    std::unique_ptr<Card> card_;  // instead of both
 };
 
 Forwarder::Forwarder(base::Transport& transport, std::string resolv_conf)
@@ -124,17 +138,28 @@ Forwarder::~Forwarder() {
     detachAll();
 }
 
+Result<std::unique_ptr<Forwarder::Network>> Forwarder::makeCardNetwork(
+    const AttachRequest& request, const network::Interface& wanted) {
+    if (request.simple && request.simple->ip_address.empty()) {
+        return fail(Code::kUnsupported, request.device + ": DHCP for a network card");
+    }
+    ARCA_TRY(const std::string mac, parseMac(request.card));
+    ARCA_TRY(std::unique_ptr<Card> card, Card::take(mac, request.device));
+    ARCA_CHECK(network::configure(wanted));
+    ARCA_TRY(NetworkState state, stateOf(request, wanted));
+    auto network = std::make_unique<Network>(std::move(state));
+    network->use(std::move(card));
+    return network;
+}
+
 Result<std::unique_ptr<Forwarder::Network>> Forwarder::makeNetwork(const AttachRequest& request) {
     ARCA_TRY(const network::Interface wanted, wantedInterface(request));
+    if (!request.card.empty()) return makeCardNetwork(request, wanted);
     ARCA_TRY(auto listener, transport_.listen(request.port));
-    ARCA_TRY(base::UniqueFd device, makeTap(request.device, request.vnet_header));
+    ARCA_TRY(base::UniqueFd device, network::makeTap(request.device, request.vnet_header));
     ARCA_CHECK(network::configure(wanted));
-    NetworkState state{.device = request.device, .port = request.port};
-    ARCA_TRY(state.mac_address, macAddressOf(request.device));
-    if (!wanted.addresses.empty()) state.ip_address = withoutPrefix(wanted.addresses.front());
-    const auto route = std::find_if(wanted.routes.begin(), wanted.routes.end(), isDefaultIpv4);
-    if (route != wanted.routes.end()) state.gateway = route->gateway;
-    if (request.simple) state.gateway = request.simple->gateway;
+    ARCA_TRY(NetworkState state, stateOf(request, wanted));
+    state.port = request.port;
     const bool dhcp = request.simple && request.simple->ip_address.empty();
     auto network = std::make_unique<Network>(std::move(state));
     ARCA_CHECK(network->start({.name = request.device,
@@ -157,7 +182,8 @@ Result<NetworkState> Forwarder::attach(const AttachRequest& request) {
     if (is_static && request.device == kMainDevice && !request.simple->gateway.empty()) {
         writeResolvConf(resolv_conf_, {request.simple->gateway});
     }
-    base::log::info(request.device + ": attached, port " + std::to_string(request.port) +
+    base::log::info(request.device + ": attached, " +
+                    (request.card.empty() ? "port " + std::to_string(request.port) : "a card") +
                     (state.ip_address.empty() ? "" : ", " + state.ip_address));
     return state;
 }

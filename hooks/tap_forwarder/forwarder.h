@@ -15,11 +15,12 @@
 
 #include "base/result.h"
 #include "base/transport.h"
+#include "hooks/tap_forwarder/card.h"
 #include "hooks/tap_forwarder/counters.h"
 #include "hooks/tap_forwarder/dhcp.h"
 #include "hooks/tap_forwarder/relay.h"
-#include "hooks/tap_forwarder/tap_device.h"
 #include "network/snapshot.h"
+#include "network/tap_device.h"
 
 namespace arca::tap_forwarder {
 
@@ -38,6 +39,7 @@ struct AttachRequest {
     uint32_t port = 0;  // of the data plane
     VnetHeader vnet_header = VnetHeader::kNo;
     std::string mac_address{};              // empty: the kernel draws one
+    std::string card{};                     // MAC address of a card that becomes the device
     std::optional<SimpleAddress> simple{};  // none: all that the device is to have is in `wanted`
     network::Interface wanted{};            // its name and MAC address are not looked at
 };
@@ -46,7 +48,7 @@ struct NetworkState {
     std::string device;
     std::string mac_address{};
     std::string ip_address{}, gateway{};  // empty: none (yet)
-    uint32_t port = 0;
+    uint32_t port = 0;  // 0: a card, whose frames do not come this way
     PacketCounts counts{};
 };
 
@@ -79,6 +81,8 @@ class Forwarder {
     class Network;
 
     base::Result<std::unique_ptr<Network>> makeNetwork(const AttachRequest& request);
+    static base::Result<std::unique_ptr<Network>> makeCardNetwork(
+        const AttachRequest& request, const network::Interface& wanted);
 
     base::Transport& transport_;
     const std::string resolv_conf_;

@@ -18,9 +18,11 @@
 #include "base/transport.h"
 #include "base/unique_fd.h"
 #include "hooks/tap_forwarder/counters.h"
-#include "hooks/tap_forwarder/tap_device.h"
+#include "network/tap_device.h"
 
 namespace arca::tap_forwarder {
+
+using network::VnetHeader;
 
 class Relay {
  public:

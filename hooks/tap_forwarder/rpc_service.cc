@@ -55,6 +55,7 @@ AttachRequest attachRequest(const v1::AttachNetworkRequest& request) {
     out.port = request.vsock_port();
     out.vnet_header = request.vnet_header() ? VnetHeader::kYes : VnetHeader::kNo;
     out.mac_address = request.mac_address();
+    out.card = request.card();
     if (request.configured()) {
         out.wanted = interfaceOf(request);
     } else {
@@ -119,7 +120,9 @@ class Service final : public v1::TAPForwarder::Service {
             ARCA_TRY(const NetworkState state, forwarder_.attach(wanted));
             response->set_mac_address(state.mac_address);
             response->set_configured(request->configured());
-            response->set_vnet_header(wanted.vnet_header == VnetHeader::kYes);
+            response->set_card(!wanted.card.empty());
+            response->set_vnet_header(wanted.card.empty() &&
+                                      wanted.vnet_header == VnetHeader::kYes);
             return {};
         });
     }

@@ -5,6 +5,8 @@
 #include <sched.h>
 #include <sys/ioctl.h>
 
+#include <algorithm>
+
 #include "base/files.h"
 #include "base/log.h"
 #include "base/strings.h"
@@ -25,11 +27,13 @@ Result<UniqueFd> openNetworkNamespace(const std::string& path) {
     return fail(Code::kInvalidArgument, base::printable(path) + ": not a network namespace");
 }
 
-spec::Namespace* networkNamespace(spec::Spec& spec) {
-    for (spec::Namespace& ns : spec.linux.namespaces) {
-        if (ns.type == spec::NamespaceType::kNetwork) return &ns;
-    }
-    return nullptr;
+template <typename Spec>
+auto* networkNamespace(Spec& spec) {
+    auto& all = spec.linux.namespaces;
+    const auto found = std::find_if(all.begin(), all.end(), [](const spec::Namespace& ns) {
+        return ns.type == spec::NamespaceType::kNetwork;
+    });
+    return found == all.end() ? nullptr : &*found;
 }
 
 // Not where the configuration has it so.
@@ -39,6 +43,11 @@ void warnNoNetwork(const NetworkSituation& situation, const char* why) {
 }
 
 }  // namespace
+
+bool mayHaveInterfaces(const spec::Spec& spec, bool may_be_plugged) {
+    const spec::Namespace* ns = networkNamespace(spec);
+    return ns != nullptr && (!ns->path.empty() || may_be_plugged);
+}
 
 Result<> planNetwork(GuestSpec& guest, const NetworkSituation& situation) {
     const auto forward = [&] {

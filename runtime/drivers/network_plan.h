@@ -25,6 +25,10 @@ struct NetworkSituation {
     std::function<base::Result<std::string>(const SandboxMember&)> guest_namespace;
 };
 
+// Whether interfaces can come to be in the container's network namespace, as far as its
+// configuration says without looking at the namespace.
+bool mayHaveInterfaces(const spec::Spec& spec, bool may_be_plugged);
+
 // Completes `guest`, whose network_namespace is known. A namespace that is another member's is
 // joined in the guest too; for one that interfaces can be in the annotation is set; this host's own
 // is never forwarded, which is said in a warning; nor is one that a later container of a pod has

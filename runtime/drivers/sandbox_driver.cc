@@ -129,7 +129,8 @@ Result<> SandboxDriver::call(std::string_view path, const google::protobuf::Mess
 
 // ---- create ----
 
-Result<MonitorConfig> SandboxDriver::monitorConfig(const spec::Spec& spec) const {
+Result<MonitorConfig> SandboxDriver::monitorConfig(const ProcessRequest& request) const {
+    const spec::Spec& spec = *request.spec;
     if (kind_ == "vm") {
         ARCA_TRY(MonitorConfig config, makeVmConfig(settings_->vm, spec, sandbox_id_));
         config.call_limit = callLimit();
@@ -141,6 +142,8 @@ Result<MonitorConfig> SandboxDriver::monitorConfig(const spec::Spec& spec) const
         }
         const GuestFiles files = guestFilesOf(kind_, *settings_);
         config.share = files.uses(GuestFiles::Way::kShare);
+        config.card = settings_->vm.network == "auto" &&
+                      mayHaveInterfaces(spec, request.may_be_plugged);
         if (!settings_->vm.memory_mib) config.memory_mib += copyMemoryMib(files, spec);
         return config;
     }
@@ -331,7 +334,7 @@ Result<MadeProcess> SandboxDriver::createProcess(const ProcessRequest& request) 
     UniqueFd socket;
     if (launches) {
         // First of all: the machine boots while everything else is got ready.
-        ARCA_TRY(const MonitorConfig config, monitorConfig(*request.spec));
+        ARCA_TRY(const MonitorConfig config, monitorConfig(request));
         ARCA_TRY(socket, folder_.connectOrLaunch(config));
     } else {
         ARCA_TRY(socket, folder_.connect());

@@ -57,7 +57,7 @@ class SandboxDriver : public AgentDriver {
     [[nodiscard]] bool hasImage() const {
         return kind_ == "vm" && settings_ != nullptr && !settings_->vm.rootfs_image.empty();
     }
-    base::Result<MonitorConfig> monitorConfig(const spec::Spec& spec) const;
+    base::Result<MonitorConfig> monitorConfig(const ProcessRequest& request) const;
     // The guest's address, as seen from here.
     [[nodiscard]] std::string address() const;
     // A new connection to the guest's agent.

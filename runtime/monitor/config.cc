@@ -25,6 +25,7 @@ std::string writeMonitorConfig(const MonitorConfig& config) {
                                       {"vcpus", config.vcpus},
                                       {"share", config.share},
                                       {"disks", config.disks},
+                                      {"card", config.card},
                                       {"boot_seconds", config.boot_limit.count()}};
     return json.dump(1, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n";
 }
@@ -49,6 +50,7 @@ Result<MonitorConfig> parseMonitorConfig(std::string_view text) {
         json.at("vcpus").get_to(config.vcpus);
         json.at("share").get_to(config.share);
         json.at("disks").get_to(config.disks);
+        json.at("card").get_to(config.card);
         config.boot_limit = std::chrono::seconds(json.at("boot_seconds").get<int64_t>());
         return config;
     } catch (const nlohmann::json::exception& error) {

@@ -27,6 +27,7 @@ struct MonitorConfig {
     uint32_t vcpus = 1;
     bool share = true;               // by virtiofs; else the guest has nothing of the host's files
     std::vector<std::string> disks;  // "ro:PATH" or "rw:PATH", raw images
+    bool card = false;               // a network card, for the container's first interface
     std::chrono::seconds boot_limit{60};
 };
 

@@ -159,6 +159,7 @@ Result<size_t> GuestNetwork::attachAll() {
     detachGone(interfaces);
     for (const network::Interface& interface : interfaces) {
         if (!interface.up || links_.count(interface.index) != 0) continue;
+        if (interface.name == NetworkCard::kName) continue;
         auto attached = attachOne(interface);
         if (!attached) return fail(std::move(attached).error().withContext(interface.name));
     }
@@ -170,22 +171,33 @@ Result<> GuestNetwork::attachOne(const network::Interface& interface) {
     link->interface = interface;
     link->port = next_port_++;
     if (next_port_ == kFirstPort + 2 * kPortRange) next_port_ = kFirstPort;
-    ARCA_TRY(link->packets, openPacketSocket(interface.index));
+    auto request = requestFor(interface, link->port);
+    if (around_.card != nullptr && around_.card->isFree()) request.set_card(NetworkCard::kMac);
     forwarder_api::AttachNetworkResponse response;
-    ARCA_CHECK(callForwarder(ARCA_FORWARDER_RPC("AttachNetwork"), requestFor(interface, link->port),
-                             response));
+    ARCA_CHECK(callForwarder(ARCA_FORWARDER_RPC("AttachNetwork"), request, response));
     if (!response.success()) {
         return fail(Code::kInternal, "the guest's forwarder: " + base::printable(response.error()));
     }
     link->vnet_header = response.vnet_header();
-    if (!response.configured()) {
-        return fail(Code::kUnsupported,
-                    "the guest's forwarder does not set addresses, routes and MTU");
+    Result<> joined = fail(Code::kUnsupported,
+                           "the guest's forwarder does not set addresses, routes and MTU");
+    if (response.configured()) joined = join(*link, response.card() && !request.card().empty());
+    if (!joined) {
+        detachInGuest(interface.name);
+        return joined;
     }
-    ARCA_CHECK(connectLink(*link));
     base::log::info("network " + interface.name + ": attached");
     links_[interface.index] = std::move(link);
     return {};
+}
+
+Result<> GuestNetwork::join(Link& link, bool by_card) {
+    if (by_card) {
+        ARCA_TRY(link.card, around_.card->join(link.interface));
+        return {};
+    }
+    ARCA_TRY(link.packets, openPacketSocket(link.interface.index));
+    return connectLink(link);
 }
 
 Result<> GuestNetwork::connectLink(Link& link) {
@@ -226,17 +238,21 @@ void GuestNetwork::detachGone(const std::vector<network::Interface>& now) {
             ++entry;
             continue;
         }
-        forwarder_api::DetachNetworkRequest request;
-        forwarder_api::DetachNetworkResponse response;
-        request.set_device(entry->second->interface.name);
-        auto done = callForwarder(ARCA_FORWARDER_RPC("DetachNetwork"), request, response);
-        if (!done || !response.success()) {
-            base::log::warning("network " + request.device() + ": detach: " +
-                               (done ? base::printable(response.error()) : done.error().message()));
-        } else {
-            base::log::info("network " + request.device() + ": detached");
-        }
+        detachInGuest(entry->second->interface.name);
         entry = links_.erase(entry);
+    }
+}
+
+void GuestNetwork::detachInGuest(const std::string& device) {
+    forwarder_api::DetachNetworkRequest request;
+    forwarder_api::DetachNetworkResponse response;
+    request.set_device(device);
+    auto done = callForwarder(ARCA_FORWARDER_RPC("DetachNetwork"), request, response);
+    if (!done || !response.success()) {
+        base::log::warning("network " + device + ": detach: " +
+                           (done ? base::printable(response.error()) : done.error().message()));
+    } else {
+        base::log::info("network " + device + ": detached");
     }
 }
 

@@ -3,7 +3,8 @@
 //
 // A thread of its own lives in that namespace. For each Ethernet interface there it asks the
 // guest's forwarder (proto/tap_forwarder.proto) for a device of the same name, MAC address, MTU,
-// addresses and routes, and moves the frames between the two; the host's kernel no longer answers
+// addresses and routes, and moves the frames between the two; the first one gets the machine's own
+// network card, where it has one. The host's kernel no longer answers
 // for the interface, whose settings stay where engines look for them. Interfaces that come later
 // are attached when they are up, those that go are detached.
 #pragma once
@@ -28,6 +29,7 @@
 #include "base/unique_fd.h"
 #include "network/snapshot.h"
 #include "runtime/monitor/frame_relay.h"
+#include "runtime/monitor/network_card.h"
 #include "runtime/monitor/packet_socket.h"
 
 namespace arca::runtime {
@@ -38,6 +40,7 @@ class GuestNetwork {
         base::EventLoop& loop;
         base::Transport& transport;            // to the guest
         std::chrono::milliseconds call_limit;  // of one call of the forwarder
+        NetworkCard* card = nullptr;           // of the machine; null: it has none
     };
     // `name_space`: the network namespace.
     static base::Result<std::unique_ptr<GuestNetwork>> start(Surroundings around,
@@ -55,6 +58,7 @@ class GuestNetwork {
     using Answer = std::function<void(base::Result<size_t>)>;
     struct Link {
         network::Interface interface;
+        NetworkCard::Joint card;  // or all that follows
         PacketSocket packets;
         uint32_t port;  // of the frames, in the guest
         bool vnet_header;
@@ -70,7 +74,10 @@ class GuestNetwork {
     void answerRequests();
     base::Result<size_t> attachAll();
     base::Result<> attachOne(const network::Interface& interface);
+    // Where the guest has given the device its card, or has not.
+    base::Result<> join(Link& link, bool by_card);
     base::Result<> connectLink(Link& link);
+    void detachInGuest(const std::string& device);
     // Relays that have ended by themselves, and interfaces that are no more.
     void reconnectEnded();
     void detachGone(const std::vector<network::Interface>& now);

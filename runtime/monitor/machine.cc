@@ -34,7 +34,9 @@ constexpr char kConsoleLog[] = "console.log";
 constexpr char kFsSocket[] = "fs.sock";
 
 // A guest reads whatever is on its bus; it gets what it needs and no more.
-std::vector<std::string> qemuArguments(const MonitorConfig& config, const KernelVsock* vsock) {
+// `card_fd`: number of the TAP device's descriptor in QEMU; -1: none.
+std::vector<std::string> qemuArguments(const MonitorConfig& config, const KernelVsock* vsock,
+                                       int card_fd) {
     const std::string memory = std::to_string(config.memory_mib) + "M";
     // TCG does `rep movsb` byte by byte: without these two words a kernel copies by words, which
     // doubles the throughput of a stream.
@@ -67,6 +69,12 @@ std::vector<std::string> qemuArguments(const MonitorConfig& config, const Kernel
         args.insert(args.end(), {"-chardev", "socket,id=vsock,fd=3", "-device",
                                  "vhost-user-vsock-pci,chardev=vsock"});
     }
+    if (card_fd >= 0) {
+        // No option ROM: nothing boots from it, and loading it takes time.
+        args.insert(args.end(), {"-netdev", "tap,id=card,fd=" + std::to_string(card_fd), "-device",
+                                 std::string("virtio-net-pci,netdev=card,romfile=,mac=") +
+                                     NetworkCard::kMac});
+    }
     int number = 0;
     for (const std::string& disk : config.disks) {
         const bool read_only = disk.rfind("ro:", 0) == 0;
@@ -98,10 +106,10 @@ Machine::~Machine() {
 
 Result<std::unique_ptr<Machine>> Machine::start(base::EventLoop& loop, const MonitorConfig& config,
                                                 int dir_fd, const std::string& served,
-                                                const KernelVsock* vsock, Failed failed) {
+                                                const Devices& devices, Failed failed) {
     std::unique_ptr<Machine> machine(new Machine(loop, std::move(failed)));
     ARCA_CHECK(machine->openConsole(dir_fd));
-    ARCA_CHECK(machine->startParts(config, dir_fd, served, vsock));
+    ARCA_CHECK(machine->startParts(config, dir_fd, served, devices));
     return machine;
 }
 
@@ -144,21 +152,27 @@ Result<UniqueFd> Machine::startFileServer(const MonitorConfig& config, int dir_f
 }
 
 Result<> Machine::startParts(const MonitorConfig& config, int dir_fd, const std::string& served,
-                             const KernelVsock* kernel_vsock) {
+                             const Devices& devices) {
     const int output = console_write_.get();
     UniqueFd vsock;
-    if (kernel_vsock == nullptr) {
+    if (devices.vsock == nullptr) {
         ARCA_TRY(vsock, startVsock(config, dir_fd));
     }
     UniqueFd fs;
     if (config.share) {
         ARCA_TRY(fs, startFileServer(config, dir_fd, served));
     }
-    const int vsock_fd = kernel_vsock != nullptr ? kernel_vsock->device.get() : vsock.get();
-    std::vector<int> fds{vsock_fd};
+    constexpr int kFirstFd = 3;
+    int card_fd = -1;
+    std::vector<int> fds{devices.vsock != nullptr ? devices.vsock->device.get() : vsock.get()};
     if (fs.valid()) fds.push_back(fs.get());
-    ARCA_CHECK(
-        launch("qemu", {config.qemu, qemuArguments(config, kernel_vsock), fds, output, true}));
+    if (devices.card != nullptr) {
+        card_fd = kFirstFd + static_cast<int>(fds.size());
+        fds.push_back(devices.card->device());
+    }
+    ARCA_CHECK(launch(
+        "qemu",
+        {config.qemu, qemuArguments(config, devices.vsock, card_fd), fds, output, true}));
     console_write_.reset();
     return {};
 }

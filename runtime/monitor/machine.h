@@ -14,6 +14,7 @@
 #include "base/unique_fd.h"
 #include "runtime/monitor/config.h"
 #include "runtime/monitor/kernel_vsock.h"
+#include "runtime/monitor/network_card.h"
 #include "runtime/monitor/spawn.h"
 
 namespace arca::runtime {
@@ -26,11 +27,15 @@ class Machine {
 
     // Starts it. `dir_fd`: the sandbox's folder, where the vsock socket and console.log go;
     // `served`: the directory for the guest, where `config` has it share one.
-    // `vsock`: the kernel's device; null: arca-vsock plays one.
+    struct Devices {
+        const KernelVsock* vsock;  // the kernel's device; null: arca-vsock plays one
+        const NetworkCard* card;   // null: none
+    };
+    // What is in `devices` must outlive the machine.
     static base::Result<std::unique_ptr<Machine>> start(base::EventLoop& loop,
                                                         const MonitorConfig& config, int dir_fd,
                                                         const std::string& served,
-                                                        const KernelVsock* vsock, Failed failed);
+                                                        const Devices& devices, Failed failed);
     ~Machine();  // kills what still runs
     Machine(const Machine&) = delete;
     Machine& operator=(const Machine&) = delete;
@@ -49,7 +54,7 @@ class Machine {
     };
     Machine(base::EventLoop& loop, Failed failed);
     base::Result<> startParts(const MonitorConfig& config, int dir_fd, const std::string& served,
-                              const KernelVsock* vsock);
+                              const Devices& devices);
     // Gives QEMU's end.
     base::Result<base::UniqueFd> startVsock(const MonitorConfig& config, int dir_fd);
     base::Result<base::UniqueFd> startFileServer(const MonitorConfig& config, int dir_fd,

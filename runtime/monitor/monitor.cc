@@ -67,6 +67,7 @@ Result<> Monitor::start() {
         proving_ = config_.accel == "auto";
         if (proving_) config_.accel = "kvm";
         ARCA_TRY(address, takeVsock());
+        if (config_.card) makeCard();
         ARCA_CHECK(startMachine());
         if (proving_) {
             proof_timer_ = base::Timer(loop_, kProofLimit, [this] {
@@ -98,10 +99,20 @@ Result<std::string> Monitor::takeVsock() {
     return address;
 }
 
+// Without one, frames take the longer way over vsock.
+void Monitor::makeCard() {
+    auto made = NetworkCard::make();
+    if (made) {
+        card_ = std::move(*made);
+    } else {
+        base::log::info("no network card: " + made.error().message());
+    }
+}
+
 Result<> Monitor::startMachine() {
     ARCA_TRY(machine_,
              Machine::start(loop_, config_, dir_.get(), share_ ? share_->servedPath() : "",
-                            vsock_.get(), [this](const std::string& why) { machineFailed(why); }));
+                            {vsock_.get(), card_.get()}, [this](const std::string& why) { machineFailed(why); }));
     return {};
 }
 
@@ -360,7 +371,8 @@ Result<> Monitor::attachNetwork(const std::string& container, UniqueFd name_spac
             return fail(Code::kInvalidArgument, "the network namespace is this host's own");
         }
         auto started =
-            GuestNetwork::start({loop_, *transport_, config_.call_limit}, std::move(name_space));
+            GuestNetwork::start({loop_, *transport_, config_.call_limit, card_.get()},
+                                std::move(name_space));
         if (!started) {
             networks_.erase(container);
             return fail(std::move(started).error());

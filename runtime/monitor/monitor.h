@@ -25,6 +25,7 @@
 #include "runtime/monitor/guest_network.h"
 #include "runtime/monitor/guest_process.h"
 #include "runtime/monitor/machine.h"
+#include "runtime/monitor/network_card.h"
 #include "runtime/monitor/share.h"
 #include "runtime/monitor/tree_copy.h"
 
@@ -66,6 +67,7 @@ class Monitor {
 
     base::Result<> serve();
     void acceptSession();
+    void makeCard();
     base::Result<> startMachine();
     // The address of the guest that is to be booted; takes the kernel's device, if there is one.
     base::Result<std::string> takeVsock();
@@ -99,6 +101,7 @@ class Monitor {
     std::optional<base::Error> failure_;  // of kLost
     std::optional<Share> share_;
     std::unique_ptr<KernelVsock> vsock_;
+    std::unique_ptr<NetworkCard> card_;
     std::unique_ptr<base::Transport> transport_;
     std::unique_ptr<Machine> machine_;
     bool proving_ = false;  // whether KVM works; until the guest answers

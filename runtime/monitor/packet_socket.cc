@@ -38,7 +38,7 @@ Result<PacketSocket> openPacketSocket(unsigned index) {
         }
     }
     // First deaf, then listening: nothing is heard by both.
-    ARCA_TRY(network::IngressBlock block, network::IngressBlock::make(index));
+    ARCA_TRY(network::IngressRule block, network::IngressRule::drop(index));
     sockaddr_ll address{};
     address.sll_family = AF_PACKET;
     address.sll_protocol = htons(ETH_P_ALL);

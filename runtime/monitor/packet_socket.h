@@ -9,7 +9,7 @@ namespace arca::runtime {
 
 struct PacketSocket {
     base::UniqueFd fd;  // reads and writes a virtio_net_hdr (10 bytes) and a frame at once
-    network::IngressBlock block;  // lives as long
+    network::IngressRule block;  // lives as long
 };
 
 // Of the interface with this index of the calling thread's network namespace. Frames that this

@@ -35,11 +35,11 @@ META_PACKAGE = "linux-image-cloud-amd64"
 # of the vm driver needs is left out.
 VSOCK = ("virtio_pci", "vmw_vsock_virtio_transport")
 CONTAINER = VSOCK + (
-    "virtiofs", "tun", "overlay", "virtio_blk", "ext4", "virtio_net", "virtio_console", "virtio_rng", "binfmt_misc",
+    "virtiofs", "tun", "virtio_net", "overlay", "virtio_blk", "ext4", "virtio_console", "virtio_rng", "binfmt_misc",
     "veth", "vsock_diag",
 )
 # Of a prepared folder; another one makes those in the cache worthless.
-LAYOUT = "2"
+LAYOUT = "3"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,7 +6,7 @@
 #include "base/result.h"
 #include "base/unique_fd.h"
 
-namespace arca::tap_forwarder {
+namespace arca::network {
 
 enum class VnetHeader { kNo, kYes };
 
@@ -22,4 +22,4 @@ base::Result<base::UniqueFd> makeTap(const std::string& name, VnetHeader vnet_he
 // Of an interface in the calling thread's network namespace: "aa:bb:cc:dd:ee:ff".
 base::Result<std::string> macAddressOf(const std::string& interface);
 
-}  // namespace arca::tap_forwarder
+}  // namespace arca::network

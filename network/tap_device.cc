@@ -1,4 +1,4 @@
-#include "hooks/tap_forwarder/tap_device.h"
+#include "network/tap_device.h"
 
 #include <fcntl.h>
 #include <linux/if_tun.h>
@@ -14,7 +14,7 @@
 #include "base/files.h"
 #include "network/interface.h"
 
-namespace arca::tap_forwarder {
+namespace arca::network {
 
 using base::Code;
 using base::fail;
@@ -46,7 +46,7 @@ Result<> setUpVnetHeader(int device, const std::string& what) {
 }  // namespace
 
 Result<UniqueFd> makeTap(const std::string& name, VnetHeader vnet_header) {
-    ARCA_CHECK(network::checkInterfaceName(name));
+    ARCA_CHECK(checkInterfaceName(name));
     // The kernel takes it for a pattern.
     if (name.find('%') != std::string::npos) {
         return fail(Code::kInvalidArgument, "malformed interface name \"" + name + "\"");
@@ -81,4 +81,4 @@ Result<std::string> macAddressOf(const std::string& interface) {
     return std::string(text.data());
 }
 
-}  // namespace arca::tap_forwarder
+}  // namespace arca::network
