@@ -1,15 +1,20 @@
 #include "network/ingress.h"
 
+#include <arpa/inet.h>
 #include <linux/if_ether.h>
 #include <linux/pkt_cls.h>
 #include <linux/pkt_sched.h>
 #include <linux/rtnetlink.h>
+#include <net/if_arp.h>
+#include <netinet/in.h>
 
 #include <array>
 #include <cerrno>
+#include <cstddef>
 #include <cstdint>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "base/bpf.h"
 #include "base/unique_fd.h"
@@ -39,15 +44,128 @@ Result<UniqueFd> loadDrop() {
     return base::loadBpf(BPF_PROG_TYPE_SCHED_CLS, program, kLoad);
 }
 
-// "return bpf_redirect(target, 0)".
-Result<UniqueFd> loadRedirect(unsigned target) {
-    const std::array program{
-        base::bpfInstruction(BPF_ALU64 | BPF_MOV | BPF_K, BPF_REG_1, 0, 0,
-                             static_cast<int32_t>(target)),
-        base::bpfInstruction(BPF_ALU64 | BPF_MOV | BPF_K, BPF_REG_2, 0, 0, 0),
-        base::bpfInstruction(BPF_JMP | BPF_CALL, 0, 0, 0, BPF_FUNC_redirect),
-        base::bpfInstruction(BPF_JMP | BPF_EXIT, 0, 0, 0, 0)};
-    return base::loadBpf(BPF_PROG_TYPE_SCHED_CLS, program, kLoad);
+constexpr int kContext = BPF_REG_6;  // where the program keeps its argument
+// The frame's parts, as the program finds them.
+constexpr int kArpOperation = ETH_HLEN + 6;
+constexpr int kIpHeader = ETH_HLEN;
+constexpr int kIpProtocol = 9;   // from there
+constexpr int kIpFragment = 6;   // flags and offset
+constexpr int kIpAddresses = 12;  // source, destination
+constexpr int kPlainIp = 0x45;   // version 4, no options
+constexpr int kUdpPorts = kIpHeader + 20;
+// The stack: the IP header, and behind its addresses the ports, which together are what the kernel
+// looks a socket up by.
+constexpr int kStackIp = -24;
+constexpr int kTuple = kStackIp + kIpAddresses;
+constexpr int kTuplePorts = kTuple + 8;
+constexpr int kTupleBytes = 12;
+constexpr uint16_t kFragmentBits = 0x3fff;  // "more", and the offset
+
+// A program in the making, whose jumps go forwards to labels.
+class Program {
+ public:
+    enum Label { kArp, kPass, kRedirect, kLabels };
+
+    void add(unsigned code, int destination, int source, int offset, int immediate) {
+        instructions_.push_back(
+            base::bpfInstruction(code, static_cast<uint8_t>(destination),
+                                 static_cast<uint8_t>(source), static_cast<int16_t>(offset),
+                                 immediate));
+    }
+    void set(int target, int immediate) {
+        add(BPF_ALU64 | BPF_MOV | BPF_K, target, 0, 0, immediate);
+    }
+    void copy(int target, int source) { add(BPF_ALU64 | BPF_MOV | BPF_X, target, source, 0, 0); }
+    void call(int function) { add(BPF_JMP | BPF_CALL, 0, 0, 0, function); }
+    void jump(unsigned condition, int left, int right, Label to) {
+        jumps_.push_back({instructions_.size(), to});
+        add(BPF_JMP | condition | BPF_K, left, 0, 0, right);
+    }
+    // Loads `size` bytes of the frame at `from` to the stack; `otherwise`: it is shorter.
+    void loadBytes(int from, int to_stack, int size, Label otherwise) {
+        copy(BPF_REG_1, kContext);
+        set(BPF_REG_2, from);
+        copy(BPF_REG_3, BPF_REG_10);
+        add(BPF_ALU64 | BPF_ADD | BPF_K, BPF_REG_3, 0, 0, to_stack);
+        set(BPF_REG_4, size);
+        call(BPF_FUNC_skb_load_bytes);
+        jump(BPF_JNE, BPF_REG_0, 0, otherwise);
+    }
+    void loadStack(unsigned size, int at) {
+        add(BPF_LDX | size | BPF_MEM, BPF_REG_1, BPF_REG_10, at, 0);
+    }
+    void leave() { add(BPF_JMP | BPF_EXIT, 0, 0, 0, 0); }
+    void place(Label label) { places_[label] = instructions_.size(); }
+
+    std::span<const bpf_insn> finish() {
+        for (const Jump& jump : jumps_) {
+            instructions_[jump.at].off = static_cast<int16_t>(places_[jump.to] - jump.at - 1);
+        }
+        return instructions_;
+    }
+
+ private:
+    struct Jump {
+        size_t at;
+        Label to;
+    };
+    std::vector<bpf_insn> instructions_;
+    std::vector<Jump> jumps_;
+    std::array<size_t, kLabels> places_{};
+};
+
+// IPv4 datagrams for a socket of this namespace pass; then ARP's answers.
+void addExceptions(Program& program, int target) {
+    program.add(BPF_LDX | BPF_W | BPF_MEM, BPF_REG_1, kContext, offsetof(__sk_buff, protocol), 0);
+    program.jump(BPF_JEQ, BPF_REG_1, htons(ETH_P_ARP), Program::kArp);
+    program.jump(BPF_JNE, BPF_REG_1, htons(ETH_P_IP), Program::kRedirect);
+    program.loadBytes(kIpHeader, kStackIp, kUdpPorts - kIpHeader, Program::kRedirect);
+    program.loadStack(BPF_B, kStackIp);
+    program.jump(BPF_JNE, BPF_REG_1, kPlainIp, Program::kRedirect);
+    program.loadStack(BPF_B, kStackIp + kIpProtocol);
+    program.jump(BPF_JNE, BPF_REG_1, IPPROTO_UDP, Program::kRedirect);
+    program.loadStack(BPF_H, kStackIp + kIpFragment);
+    program.jump(BPF_JSET, BPF_REG_1, htons(kFragmentBits), Program::kRedirect);
+    program.loadBytes(kUdpPorts, kTuplePorts, 4, Program::kRedirect);
+    program.copy(BPF_REG_1, kContext);
+    program.copy(BPF_REG_2, BPF_REG_10);
+    program.add(BPF_ALU64 | BPF_ADD | BPF_K, BPF_REG_2, 0, 0, kTuple);
+    program.set(BPF_REG_3, kTupleBytes);
+    program.set(BPF_REG_4, BPF_F_CURRENT_NETNS);
+    program.set(BPF_REG_5, 0);
+    program.call(BPF_FUNC_sk_lookup_udp);
+    program.jump(BPF_JEQ, BPF_REG_0, 0, Program::kRedirect);
+    program.copy(BPF_REG_1, BPF_REG_0);
+    program.call(BPF_FUNC_sk_release);
+    program.jump(BPF_JA, 0, 0, Program::kPass);
+
+    program.place(Program::kArp);
+    program.loadBytes(kArpOperation, kStackIp, sizeof(uint16_t), Program::kRedirect);
+    program.loadStack(BPF_H, kStackIp);
+    program.jump(BPF_JNE, BPF_REG_1, htons(ARPOP_REPLY), Program::kRedirect);
+    program.copy(BPF_REG_1, kContext);
+    program.set(BPF_REG_2, target);
+    program.set(BPF_REG_3, 0);
+    program.call(BPF_FUNC_clone_redirect);
+    program.place(Program::kPass);
+    program.set(BPF_REG_0, TC_ACT_OK);
+    program.leave();
+}
+
+enum class Exceptions { kNone, kOwn };
+
+// "return bpf_redirect(target, 0)", after the exceptions.
+Result<UniqueFd> loadRedirect(unsigned target, Exceptions exceptions) {
+    Program program;
+    const auto index = static_cast<int>(target);
+    program.copy(kContext, BPF_REG_1);
+    if (exceptions == Exceptions::kOwn) addExceptions(program, index);
+    program.place(Program::kRedirect);
+    program.set(BPF_REG_1, index);
+    program.set(BPF_REG_2, 0);
+    program.call(BPF_FUNC_redirect);
+    program.leave();
+    return base::loadBpf(BPF_PROG_TYPE_SCHED_CLS, program.finish(), kLoad);
 }
 
 struct Target {
@@ -136,8 +254,10 @@ Result<IngressRule> IngressRule::drop(unsigned interface_index) {
 }
 
 Result<IngressRule> IngressRule::redirect(unsigned interface_index, unsigned target) {
-    ARCA_TRY(const UniqueFd program, loadRedirect(target));
-    return make(static_cast<int>(interface_index), program.get());
+    auto program = loadRedirect(target, Exceptions::kOwn);
+    if (!program) program = loadRedirect(target, Exceptions::kNone);
+    if (!program) return fail(std::move(program).error());
+    return make(static_cast<int>(interface_index), program->get());
 }
 
 Result<IngressRule> IngressRule::make(int index, int program) {

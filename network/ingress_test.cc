@@ -84,15 +84,74 @@ UniqueFd packetSocket(const char* interface) {
     return packets;
 }
 
-// Whether a frame of the type of these tests is among those that come.
-bool receives(int from) {
-    std::array<unsigned char, 2048> frame{};
+using Frame = std::array<unsigned char, 2048>;
+
+bool isOurs(const Frame& frame) {
+    return frame[12] == 0x88 && frame[13] == 0xb5;
+}
+
+bool isArpReply(const Frame& frame) {
+    return frame[12] == 0x08 && frame[13] == 0x06 && frame[21] == 2;
+}
+
+bool isToPort4002(const Frame& frame) {
+    return frame[12] == 0x08 && frame[13] == 0 && frame[23] == IPPROTO_UDP &&
+           (frame[36] << 8 | frame[37]) == 4002;
+}
+
+// Whether such a frame is among those that come.
+bool receives(int from, bool (*is_it)(const Frame&) = isOurs) {
+    Frame frame{};
     pollfd entry{from, POLLIN, 0};
     while (::poll(&entry, 1, kPatience) == 1) {
         const ssize_t size = ::read(from, frame.data(), frame.size());
-        if (size >= kHeader && frame[12] == 0x88 && frame[13] == 0xb5) return true;
+        if (size >= kHeader && is_it(frame)) return true;
     }
     return false;
+}
+
+sockaddr_in at(const char* address, uint16_t port) {
+    sockaddr_in place{};
+    place.sin_family = AF_INET;
+    place.sin_port = htons(port);
+    (void)::inet_pton(AF_INET, address, &place.sin_addr);
+    return place;
+}
+
+UniqueFd datagramSocket(const char* address, uint16_t port) {
+    UniqueFd socket(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+    const sockaddr_in place = at(address, port);
+    if (::bind(socket.get(), reinterpret_cast<const sockaddr*>(&place), sizeof place) != 0) {
+        socket.reset();
+    }
+    return socket;
+}
+
+bool sends(const UniqueFd& socket, const char* address, uint16_t port) {
+    const sockaddr_in place = at(address, port);
+    return ::sendto(socket.get(), "hello", 5, 0, reinterpret_cast<const sockaddr*>(&place),
+                    sizeof place) == 5;
+}
+
+bool isReadable(const UniqueFd& socket, int patience = kPatience) {
+    pollfd entry{socket.get(), POLLIN, 0};
+    return ::poll(&entry, 1, patience) == 1;
+}
+
+// Of what is redirected to `tap`.
+void passes(Claims& claims, const Wire& wire, int tap) {
+    const UniqueFd own = datagramSocket("192.0.2.1", 4000);
+    (void)::setns(wire.there.get(), CLONE_NEWNET);
+    const UniqueFd other = datagramSocket("192.0.2.2", 4001);
+    (void)::setns(wire.here.get(), CLONE_NEWNET);
+    claims.check(own.valid() && other.valid(), "sockets");
+    claims.check(sends(own, "192.0.2.2", 4001), "a question");
+    claims.check(isReadable(other), "which arrives: the answer of ARP has come through");
+    claims.check(receives(tap, isArpReply), "on the other side too");
+    claims.check(sends(other, "192.0.2.1", 4000), "its answer");
+    claims.check(isReadable(own), "which comes to the socket that has asked");
+    claims.check(sends(other, "192.0.2.1", 4002), "for nobody here");
+    claims.check(receives(tap, isToPort4002), "which goes to the other side");
 }
 
 void redirects(Claims& claims) {
@@ -115,6 +174,7 @@ void redirects(Claims& claims) {
     claims.check(receives(far.get()), "what comes in on t0 leaves over eth0");
     claims.works(base::writeAll(far.get(), text), "to eth1");
     claims.check(receives(tap->get()), "what comes in on eth0 leaves over t0");
+    passes(claims, wire, tap->get());
     claims.check(!answers(wire.here.get(), wire.there.get(), kEnough), "nobody else hears it");
     in = IngressRule();
     claims.check(answers(wire.here.get(), wire.there.get()), "and without the rule it does");

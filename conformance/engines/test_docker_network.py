@@ -45,6 +45,23 @@ class DockerNetwork(harness.EngineCase):
             return self.check(self.engine.run(other, "--rm", "--", "sh", "-c", script), out="served\n").out
         self.compare(scenario)
 
+    def test_names_of_a_user_defined_network_are_those_of_its_containers(self):
+        """By Docker's name server on 127.0.0.11, which it puts into each network namespace."""
+        def scenario(runtime):
+            network = f"net-{runtime.name}"
+            self.check(self.engine("network", "create", network))
+            self.addCleanup(self.engine, "network", "rm", network)
+            server = self.engine.begin(self.engine.reference, "--network", network, "--name", f"web-{runtime.name}",
+                                       "--network-alias", "shop", "--", *SERVE)
+            self.addCleanup(self.engine, "rm", "--force", server)
+            self.engine.wait_for_log(server, b"ready")
+            script = ("grep nameserver /etc/resolv.conf; nslookup shop > /tmp/answer; "
+                      f"nslookup web-{runtime.name} | grep -c 'Address.*172'; nslookup nobody.invalid >/dev/null || echo no such; "
+                      "address=$(sed -n 's/^Address:* *1*:* *\\(172[0-9.]*\\)$/\\1/p' /tmp/answer | tail -n 1); " + FETCH.format("$address"))
+            done = self.engine.run(runtime, "--rm", "--network", network, "--", "sh", "-c", script)
+            return self.check(done, out="nameserver 127.0.0.11\n1\nno such\nserved\n").out
+        self.compare(scenario)
+
     def test_dns_and_hosts_of_docker_are_the_containers(self):
         def scenario(runtime):
             server = self.server(self.engine.reference)

@@ -144,6 +144,55 @@ class Server:
         self.thread.join(10)
 
 
+class OwnNameServer:
+    """A name server on 127.0.0.11 of a namespace, as Docker has one: it asks another server, over the namespace's own network.
+
+    Questions that come by TCP it answers itself, with 2000 bytes.
+    """
+
+    def __init__(self, ns, server):
+        self.ns, self.server = ns, server
+        self.datagrams, self.listener = ns.socket(socket.AF_INET, socket.SOCK_DGRAM), ns.socket(socket.AF_INET, socket.SOCK_STREAM)
+        for one in (self.datagrams, self.listener):
+            one.bind(("127.0.0.11", 53))
+        self.listener.listen()
+        self.threads = [threading.Thread(target=target, daemon=True) for target in (self._pass_on, self._answer)]
+        for thread in self.threads:
+            thread.start()
+
+    def _pass_on(self):
+        with contextlib.suppress(OSError):
+            while True:
+                question, asker = self.datagrams.recvfrom(2048)
+                if not question:
+                    return
+                if len(question) <= 12:  # a header without a question
+                    continue
+                with self.ns.socket(socket.AF_INET, socket.SOCK_DGRAM) as upstream, contextlib.suppress(TimeoutError):
+                    upstream.settimeout(10)
+                    upstream.sendto(question, (self.server, 53))
+                    self.datagrams.sendto(upstream.recv(2048), asker)
+
+    def _answer(self):
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = self.listener.accept()
+                with connection:
+                    head = connection.recv(4)
+                    connection.sendall((2000).to_bytes(2, "big") + head[2:4] + b"\x81\x80" + bytes(1996))
+                    while connection.recv(2048):
+                        pass
+
+    def close(self):
+        for one in (self.datagrams, self.listener):
+            with contextlib.suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+        for thread in self.threads:
+            thread.join(10)
+        for one in (self.datagrams, self.listener):
+            one.close()
+
+
 class DnsServer:
     """Answers each A question on UDP port 53 of a namespace with one address."""
 

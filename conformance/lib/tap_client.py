@@ -43,6 +43,8 @@ MESSAGES = {
                           4: ("total_stats", STATS)},
     # A map is a list of entries with key and value.
     "UpdateDNSMappingsRequest": {1: ("networks", [{1: ("key", str), 2: ("value", {1: ("containers", [PEER])})}])},
+    "ServeNamesRequest": {1: ("address", str), 2: ("vsock_port", int)},
+    "ServeNamesResponse": {1: ("success", int), 2: ("error", str)},
     "UpdateDNSMappingsResponse": {1: ("success", int), 2: ("error", str), 3: ("records_updated", int)},
 }
 HOST_LAYOUT = {"AttachNetworkRequest": range(1, 6), "AttachNetworkResponse": range(1, 4)}

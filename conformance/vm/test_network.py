@@ -12,7 +12,7 @@ import threading
 os.environ["ARCA_SANDBOX"] = "vm"
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 from arca_test import Case, main, read_text, until  # noqa: E402
-from netns import Bridge, DnsServer, Server  # noqa: E402
+from netns import Bridge, DnsServer, OwnNameServer, Server  # noqa: E402
 
 MIB = 1 << 20
 GUEST, PEER = "10.88.0.2", "10.88.0.3"
@@ -280,6 +280,26 @@ ns link add {peer} type veth peer name eth0 netns "$pid" && ns link set {peer} m
         ns = self.bridge.namespace()
         result = self.run_bundle(self.network_bundle("ls", "/sys/class/net", path=ns.path))
         self.assertEqual((result.code, result.out), (0, "lo\n"), result)
+
+
+class Names(Network):
+    def test_the_engines_own_name_server_answers_in_the_guest(self):
+        """One on 127.0.0.11 of the stand-in's namespace, which itself has questions to others."""
+        ns = self.bridge.namespace()
+        self.bridge.plug(ns.path, 2)
+        upstream = DnsServer(self.peer, "10.88.0.77")
+        self.addCleanup(upstream.close)
+        server = OwnNameServer(ns, PEER)
+        self.addCleanup(server.close)
+        c = self.create(self.network_bundle("sleep", "600", path=ns.path))
+        self.ok("start", c)
+        self.assertIn("10.88.0.77", self.sh(c, "echo nameserver 127.0.0.11 > /etc/resolv.conf; nslookup peer.test"))
+        self.assertIn("peer.test", upstream.asked)
+        out = self.sh(c, r"printf '\0\021\0\7\1\0\0\1\0\0\0\0\0\0\0\0\1\0\1' | nc -w 20 127.0.0.11 53 | wc -c")
+        self.assertEqual(out, "2002\n")
+        self.sh(c, f"ping -c 1 -w 20 {PEER}")
+        server.close()
+        self.sh(c, "nslookup -timeout=1 peer.test", code=1)
 
 
 class Neighbours(Network):

@@ -84,19 +84,24 @@ class Mounts(InVm):
         self.assertEqual(self.text(f"{path}/hello"), "from the disk\n")
 
     def test_a_mount_that_waits_holds_up_nobody(self):
-        waiting = [self.later("Mount", type="ext4", source="/dev/vdz", destination=f"{self.folder}/{n}")
-                   for n in range(8)]
-        process = self.guest.create(self.name, ["sleep", "1000"], stdout=False, stderr=False)
-        process.start()
-        ended = self.pool.submit(process.wait)
-        process.kill(signal.SIGKILL)
-        self.assertEqual(ended.result(SECONDS), 137)
-        process.delete()
-        self.call("Stat", path="/run")
-        self.assertFalse(any(future.done() for future in waiting), "too slow a machine, or not tried for 2 s")
-        for future in waiting:
-            with self.refused(FAILURE.INTERNAL, "no such file"):
-                future.result(SECONDS)
+        def overtaken(attempt):
+            """Whether a process has lived and died, and other calls have answers, while mounts still wait for their 2 s."""
+            waiting = [self.later("Mount", type="ext4", source="/dev/vdz", destination=f"{self.folder}/{n}")
+                       for n in range(8)]
+            process = self.guest.create(f"{self.name}{attempt}", ["sleep", "1000"], stdout=False, stderr=False)
+            process.start()
+            ended = self.pool.submit(process.wait)
+            process.kill(signal.SIGKILL)
+            self.assertEqual(ended.result(SECONDS), 137)
+            process.delete()
+            self.call("Stat", path="/run")
+            result = not any(future.done() for future in waiting)
+            for future in waiting:
+                with self.refused(FAILURE.INTERNAL, "no such file"):
+                    future.result(SECONDS)
+            return result
+        # On a machine that does much else two seconds may pass by themselves.
+        self.assertTrue(any(overtaken(attempt) for attempt in range(5)))
 
     def test_umount_tells_the_truth(self):
         path = f"{self.folder}/m"

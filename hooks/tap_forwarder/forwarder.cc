@@ -202,6 +202,14 @@ Result<> Forwarder::detach(const std::string& device) {
     return {};
 }
 
+Result<> Forwarder::serveNames(const std::string& address, uint32_t port) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    names_.reset();
+    ARCA_TRY(names_, NameRelay::start(transport_, address, port));
+    base::log::info("names: questions to " + address + " are passed on");
+    return {};
+}
+
 void Forwarder::detachAll() {
     for (const NetworkState& network : list()) (void)detach(network.device);
 }

@@ -18,6 +18,7 @@
 #include "hooks/tap_forwarder/card.h"
 #include "hooks/tap_forwarder/counters.h"
 #include "hooks/tap_forwarder/dhcp.h"
+#include "hooks/tap_forwarder/name_relay.h"
 #include "hooks/tap_forwarder/relay.h"
 #include "network/snapshot.h"
 #include "network/tap_device.h"
@@ -68,6 +69,9 @@ class Forwarder {
     base::Result<> detach(const std::string& device);
     void detachAll();
 
+    // Passes questions to the name server `address` on to the host; see name_relay.h.
+    base::Result<> serveNames(const std::string& address, uint32_t port);
+
     [[nodiscard]] std::vector<NetworkState> list() const;  // by name
 
     struct Status {
@@ -90,6 +94,7 @@ class Forwarder {
     mutable std::mutex mutex_;
     std::map<std::string, std::unique_ptr<Network>> networks_;  // guarded by mutex_
     PacketCounts ended_;                                        // guarded by mutex_
+    std::unique_ptr<NameRelay> names_;                          // guarded by mutex_
 };
 
 }  // namespace arca::tap_forwarder

@@ -170,6 +170,13 @@ class Service final : public v1::TAPForwarder::Service {
         });
     }
 
+    grpc::Status ServeNames(grpc::ServerContext* /*context*/, const v1::ServeNamesRequest* request,
+                            v1::ServeNamesResponse* response) override {
+        return answer(*response, "ServeNames", [&] {
+            return forwarder_.serveNames(request->address(), request->vsock_port());
+        });
+    }
+
  private:
     Forwarder& forwarder_;
     const std::string dns_socket_;

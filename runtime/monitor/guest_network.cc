@@ -98,6 +98,7 @@ void GuestNetwork::live() {
     auto lived = liveInNamespace();
     if (!lived) base::log::error("network of a guest: " + lived.error().message());
     links_.clear();
+    names_.reset();
     // Whoever asks from here on learns why.
     const std::lock_guard lock(mutex_);
     for (Answer& answer : requests_) {
@@ -149,6 +150,7 @@ void GuestNetwork::answerRequests() {
     }
     if (requests.empty()) return;
     const Result<size_t> attached = attachAll();
+    if (attached) serveNames();
     for (Answer& answer : requests) {
         around_.loop.post([answer = std::move(answer), attached] { answer(attached); });
     }
@@ -169,8 +171,7 @@ Result<size_t> GuestNetwork::attachAll() {
 Result<> GuestNetwork::attachOne(const network::Interface& interface) {
     auto link = std::make_unique<Link>();
     link->interface = interface;
-    link->port = next_port_++;
-    if (next_port_ == kFirstPort + 2 * kPortRange) next_port_ = kFirstPort;
+    link->port = nextPort();
     auto request = requestFor(interface, link->port);
     if (around_.card != nullptr && around_.card->isFree()) request.set_card(NetworkCard::kMac);
     forwarder_api::AttachNetworkResponse response;
@@ -198,6 +199,31 @@ Result<> GuestNetwork::join(Link& link, bool by_card) {
     }
     ARCA_TRY(link.packets, openPacketSocket(link.interface.index));
     return connectLink(link);
+}
+
+uint32_t GuestNetwork::nextPort() {
+    const uint32_t port = next_port_++;
+    if (next_port_ == kFirstPort + 2 * kPortRange) next_port_ = kFirstPort;
+    return port;
+}
+
+void GuestNetwork::serveNames() {
+    if (names_ || links_.empty() || !nameServerListens(kEngineNameServer)) return;
+    const auto served = [&]() -> Result<> {
+        forwarder_api::ServeNamesRequest request;
+        forwarder_api::ServeNamesResponse response;
+        request.set_address(kEngineNameServer);
+        request.set_vsock_port(nextPort());
+        ARCA_TRY(names_,
+                 NameServer::start(around_.transport, request.vsock_port(), kEngineNameServer));
+        ARCA_CHECK(callForwarder(ARCA_FORWARDER_RPC("ServeNames"), request, response));
+        if (response.success()) return {};
+        return fail(Code::kInternal, "the guest's forwarder: " + base::printable(response.error()));
+    }();
+    if (served) return;
+    names_.reset();
+    base::log::warning("the engine's name server is not reachable from the guest: " +
+                       served.error().message());
 }
 
 Result<> GuestNetwork::connectLink(Link& link) {

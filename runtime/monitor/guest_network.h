@@ -29,6 +29,7 @@
 #include "base/unique_fd.h"
 #include "network/snapshot.h"
 #include "runtime/monitor/frame_relay.h"
+#include "runtime/monitor/name_server.h"
 #include "runtime/monitor/network_card.h"
 #include "runtime/monitor/packet_socket.h"
 
@@ -78,6 +79,9 @@ class GuestNetwork {
     base::Result<> join(Link& link, bool by_card);
     base::Result<> connectLink(Link& link);
     void detachInGuest(const std::string& device);
+    // The engine's own name server answers in the guest too.
+    void serveNames();
+    uint32_t nextPort();
     // Relays that have ended by themselves, and interfaces that are no more.
     void reconnectEnded();
     void detachGone(const std::vector<network::Interface>& now);
@@ -93,6 +97,7 @@ class GuestNetwork {
     std::vector<Answer> requests_;  // guarded by mutex_
     // ---- of the thread ----
     std::map<unsigned, std::unique_ptr<Link>> links_;  // by the interface's index
+    std::unique_ptr<NameServer> names_;
     uint32_t next_port_;
     std::thread thread_;
 };
