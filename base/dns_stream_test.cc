@@ -41,8 +41,13 @@ BOOST_AUTO_TEST_CASE(a_message_arrives_as_it_was_sent) {
 }
 
 BOOST_AUTO_TEST_CASE(what_is_no_message_is_refused) {
-    for (const std::string& bytes : {std::string("\0", 1), std::string("\0\x0c" "short", 7),
-                                     std::string("\0\x0b" "12345678901", 13)}) {
+    for (const std::string& bytes : {std::string("\0", 1),
+                                     std::string("\0\x0c"
+                                                 "short",
+                                                 7),
+                                     std::string("\0\x0b"
+                                                 "12345678901",
+                                                 13)}) {
         Ends ends;
         BOOST_TEST(writeAll(ends.far.get(), bytes).has_value());
         ends.far.reset();

@@ -48,10 +48,10 @@ constexpr int kContext = BPF_REG_6;  // where the program keeps its argument
 // The frame's parts, as the program finds them.
 constexpr int kArpOperation = ETH_HLEN + 6;
 constexpr int kIpHeader = ETH_HLEN;
-constexpr int kIpProtocol = 9;   // from there
-constexpr int kIpFragment = 6;   // flags and offset
+constexpr int kIpProtocol = 9;    // from there
+constexpr int kIpFragment = 6;    // flags and offset
 constexpr int kIpAddresses = 12;  // source, destination
-constexpr int kPlainIp = 0x45;   // version 4, no options
+constexpr int kPlainIp = 0x45;    // version 4, no options
 constexpr int kUdpPorts = kIpHeader + 20;
 // The stack: the IP header, and behind its addresses the ports, which together are what the kernel
 // looks a socket up by.
@@ -67,10 +67,9 @@ class Program {
     enum Label { kArp, kPass, kRedirect, kLabels };
 
     void add(unsigned code, int destination, int source, int offset, int immediate) {
-        instructions_.push_back(
-            base::bpfInstruction(code, static_cast<uint8_t>(destination),
-                                 static_cast<uint8_t>(source), static_cast<int16_t>(offset),
-                                 immediate));
+        instructions_.push_back(base::bpfInstruction(code, static_cast<uint8_t>(destination),
+                                                     static_cast<uint8_t>(source),
+                                                     static_cast<int16_t>(offset), immediate));
     }
     void set(int target, int immediate) {
         add(BPF_ALU64 | BPF_MOV | BPF_K, target, 0, 0, immediate);

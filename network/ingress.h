@@ -19,9 +19,9 @@ class IngressRule {
     // Both act in the calling thread's network namespace. A rule that a killed program has left on
     // the interface is replaced. kUnsupported: the kernel has no clsact, or no BPF classifier.
     static base::Result<IngressRule> drop(unsigned interface_index);
-    // They leave over the interface `target` of the same namespace; dropped when there is none. What
-    // the namespace itself has asked for still reaches it: UDP datagrams (IPv4) for a socket of its
-    // own, and answers of ARP, which go both ways. Not so on kernels before 4.20.
+    // They leave over the interface `target` of the same namespace; dropped when there is none.
+    // What the namespace itself has asked for still reaches it: UDP datagrams (IPv4) for a socket
+    // of its own, and answers of ARP, which go both ways. Not so on kernels before 4.20.
     static base::Result<IngressRule> redirect(unsigned interface_index, unsigned target);
     IngressRule() = default;  // changes nothing
     // Takes it away again, from whatever namespace the thread is in.

@@ -10,8 +10,8 @@
 #include <sched.h>
 #include <sys/socket.h>
 
-#include <boost/test/unit_test.hpp>
 #include <array>
+#include <boost/test/unit_test.hpp>
 #include <cerrno>
 #include <optional>
 

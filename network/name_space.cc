@@ -44,7 +44,7 @@ std::string macOf(rtnl_link* link) {
 
 // The first for which `is_it` holds.
 Result<Found> find(int name_space, const std::string& what,
-                      const std::function<bool(rtnl_link*)>& is_it) {
+                   const std::function<bool(rtnl_link*)>& is_it) {
     ARCA_TRY(const Socket socket, openNetlinkIn(name_space));
     const auto all = [](nl_sock* sock, nl_cache** cache) {
         return rtnl_link_alloc_cache(sock, AF_UNSPEC, cache);

@@ -34,9 +34,9 @@ void moves(Claims& claims) {
     claims.works(found, "by its MAC address");
     const auto named = findByName(home->get(), "t0");
     claims.check(found && named && found->index == named->index && found->name == "t0", "same");
-    claims.check(findByMac(home->get(), "02:00:00:00:00:08").error().code() ==
-                     base::Code::kNotFound,
-                 "no other has that address");
+    claims.check(
+        findByMac(home->get(), "02:00:00:00:00:08").error().code() == base::Code::kNotFound,
+        "no other has that address");
     if (!found) return;
     claims.works(moveInterface(home->get(), found->index, here->get(), "moved"), "move");
     claims.check(::if_nametoindex("moved") != 0, "it is here, under its new name");
@@ -52,9 +52,8 @@ void moves(Claims& claims) {
 }
 
 void fails(Claims& claims) {
-    const auto made = makeNamespace([]() -> Result<> {
-        return base::fail(base::Code::kInternal, "not today");
-    });
+    const auto made =
+        makeNamespace([]() -> Result<> { return base::fail(base::Code::kInternal, "not today"); });
     claims.check(!made && made.error().message() == "not today", "the inside's error");
     claims.check(!findByName(STDIN_FILENO, "lo"), "no namespace");
 }

@@ -23,8 +23,8 @@ struct VmSettings {
     std::string kernel, initrd;  // empty: those that came with this program
     std::string qemu = "/usr/bin/qemu-system-x86_64";
     std::string virtiofsd = "/usr/lib/qemu/virtiofsd";
-    std::string accel = "auto";          // auto, tcg, kvm
-    std::string vsock = "auto";          // auto, kernel, user
+    std::string accel = "auto";  // auto, tcg, kvm
+    std::string vsock = "auto";  // auto, kernel, user
     // Interfaces of the stand-in reach the guest: auto, the first by a network card; forwarder, all
     // by frames over vsock; or none do.
     std::string network = "auto";

@@ -112,8 +112,8 @@ BOOST_AUTO_TEST_CASE(a_process_waits_for_drivers_that_it_may_use) {
     BOOST_TEST((driversForProcess(config).kind == Kind::kNone));
     config.annotations["io.arca.network"] = "forwarded";
     BOOST_TEST((driversForProcess(config).kind == Kind::kSome));
-    BOOST_TEST((driversForProcess(config).modules ==
-                std::vector<std::string>{"tun", "virtio_net"}));
+    BOOST_TEST(
+        (driversForProcess(config).modules == std::vector<std::string>{"tun", "virtio_net"}));
     config.mounts.push_back({"/o", "overlay", "o", {}, {}, {}});
     BOOST_TEST((driversForProcess(config).kind == Kind::kAll));
     config.mounts.pop_back();

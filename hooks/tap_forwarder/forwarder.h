@@ -49,7 +49,7 @@ struct NetworkState {
     std::string device;
     std::string mac_address{};
     std::string ip_address{}, gateway{};  // empty: none (yet)
-    uint32_t port = 0;  // 0: a card, whose frames do not come this way
+    uint32_t port = 0;                    // 0: a card, whose frames do not come this way
     PacketCounts counts{};
 };
 
@@ -85,8 +85,8 @@ class Forwarder {
     class Network;
 
     base::Result<std::unique_ptr<Network>> makeNetwork(const AttachRequest& request);
-    static base::Result<std::unique_ptr<Network>> makeCardNetwork(
-        const AttachRequest& request, const network::Interface& wanted);
+    static base::Result<std::unique_ptr<Network>> makeCardNetwork(const AttachRequest& request,
+                                                                  const network::Interface& wanted);
 
     base::Transport& transport_;
     const std::string resolv_conf_;

@@ -63,7 +63,8 @@ Result<std::unique_ptr<NameRelay>> NameRelay::start(base::Transport& transport,
     const bool is_address = address.find('\0') == std::string::npos &&
                             ::inet_pton(AF_INET, address.c_str(), &place.sin_addr) == 1;
     if (!is_address || ntohl(place.sin_addr.s_addr) >> 24U != IN_LOOPBACKNET) {
-        return fail(Code::kInvalidArgument, "name server \"" + base::printable(address.substr(0, 64)) +
+        return fail(Code::kInvalidArgument, "name server \"" +
+                                                base::printable(address.substr(0, 64)) +
                                                 "\": not a loopback address of IPv4");
     }
     const std::string what = "listen on " + address + ", port " + std::to_string(base::kDnsPort);
@@ -100,8 +101,9 @@ void NameRelay::takeDatagram() {
     std::string question(base::kMaxDnsBytes, '\0');
     std::string from(sizeof(sockaddr_in), '\0');
     socklen_t from_size = sizeof(sockaddr_in);
-    const ssize_t size = ::recvfrom(datagrams_.get(), question.data(), question.size(), MSG_DONTWAIT,
-                                    reinterpret_cast<sockaddr*>(from.data()), &from_size);
+    const ssize_t size =
+        ::recvfrom(datagrams_.get(), question.data(), question.size(), MSG_DONTWAIT,
+                   reinterpret_cast<sockaddr*>(from.data()), &from_size);
     if (size < static_cast<ssize_t>(base::kDnsHeaderBytes)) return;
     question.resize(static_cast<size_t>(size));
     (void)crew_.start([this, question = std::move(question), from = std::move(from)] {

@@ -180,8 +180,8 @@ Result<> GuestNetwork::attachOne(const network::Interface& interface) {
         return fail(Code::kInternal, "the guest's forwarder: " + base::printable(response.error()));
     }
     link->vnet_header = response.vnet_header();
-    Result<> joined = fail(Code::kUnsupported,
-                           "the guest's forwarder does not set addresses, routes and MTU");
+    Result<> joined =
+        fail(Code::kUnsupported, "the guest's forwarder does not set addresses, routes and MTU");
     if (response.configured()) joined = join(*link, response.card() && !request.card().empty());
     if (!joined) {
         detachInGuest(interface.name);

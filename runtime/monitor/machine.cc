@@ -49,8 +49,8 @@ std::vector<std::string> qemuArguments(const MonitorConfig& config, const Kernel
         config.accel == "kvm" ? "host" : "max,-erms,-fsrm", "-smp", std::to_string(config.vcpus),
         "-m", memory, "-object", "memory-backend-memfd,id=mem,size=" + memory + ",share=on",
         "-kernel", config.kernel, "-initrd", config.initrd,
-        // The kernel's tests of its own ciphers are a tenth of an emulated boot. On a busy host QEMU
-        // may not get to a timer tick in the time that the kernel gives it, which then panics.
+        // The kernel's tests of its own ciphers are a tenth of an emulated boot. On a busy host
+        // QEMU may not get to a timer tick in the time that the kernel gives it, which then panics.
         "-append",
         "console=ttyS0 quiet panic=-1 no_timer_check cryptomgr.notests rdinit=/sbin/vminitd" +
             (config.append.empty() ? "" : " " + config.append),
@@ -71,9 +71,9 @@ std::vector<std::string> qemuArguments(const MonitorConfig& config, const Kernel
     }
     if (card_fd >= 0) {
         // No option ROM: nothing boots from it, and loading it takes time.
-        args.insert(args.end(), {"-netdev", "tap,id=card,fd=" + std::to_string(card_fd), "-device",
-                                 std::string("virtio-net-pci,netdev=card,romfile=,mac=") +
-                                     NetworkCard::kMac});
+        args.insert(args.end(),
+                    {"-netdev", "tap,id=card,fd=" + std::to_string(card_fd), "-device",
+                     std::string("virtio-net-pci,netdev=card,romfile=,mac=") + NetworkCard::kMac});
     }
     int number = 0;
     for (const std::string& disk : config.disks) {
@@ -171,8 +171,7 @@ Result<> Machine::startParts(const MonitorConfig& config, int dir_fd, const std:
         fds.push_back(devices.card->device());
     }
     ARCA_CHECK(launch(
-        "qemu",
-        {config.qemu, qemuArguments(config, devices.vsock, card_fd), fds, output, true}));
+        "qemu", {config.qemu, qemuArguments(config, devices.vsock, card_fd), fds, output, true}));
     console_write_.reset();
     return {};
 }

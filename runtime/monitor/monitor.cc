@@ -112,7 +112,8 @@ void Monitor::makeCard() {
 Result<> Monitor::startMachine() {
     ARCA_TRY(machine_,
              Machine::start(loop_, config_, dir_.get(), share_ ? share_->servedPath() : "",
-                            {vsock_.get(), card_.get()}, [this](const std::string& why) { machineFailed(why); }));
+                            {vsock_.get(), card_.get()},
+                            [this](const std::string& why) { machineFailed(why); }));
     return {};
 }
 
@@ -370,9 +371,8 @@ Result<> Monitor::attachNetwork(const std::string& container, UniqueFd name_spac
             networks_.erase(container);
             return fail(Code::kInvalidArgument, "the network namespace is this host's own");
         }
-        auto started =
-            GuestNetwork::start({loop_, *transport_, config_.call_limit, card_.get()},
-                                std::move(name_space));
+        auto started = GuestNetwork::start({loop_, *transport_, config_.call_limit, card_.get()},
+                                           std::move(name_space));
         if (!started) {
             networks_.erase(container);
             return fail(std::move(started).error());

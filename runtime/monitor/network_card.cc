@@ -24,8 +24,8 @@ namespace {
 
 // No frame of this host's own goes to the guest: no neighbour discovery, no multicast reports.
 Result<> silence(const std::string& name) {
-    auto done = base::writeControlFile(
-        AT_FDCWD, "/proc/sys/net/ipv6/conf/" + name + "/disable_ipv6", "1");
+    auto done =
+        base::writeControlFile(AT_FDCWD, "/proc/sys/net/ipv6/conf/" + name + "/disable_ipv6", "1");
     // A kernel without IPv6.
     if (!done && done.error().sysErrno() == ENOENT) return {};
     return done;

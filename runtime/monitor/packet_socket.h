@@ -8,7 +8,7 @@
 namespace arca::runtime {
 
 struct PacketSocket {
-    base::UniqueFd fd;  // reads and writes a virtio_net_hdr (10 bytes) and a frame at once
+    base::UniqueFd fd;           // reads and writes a virtio_net_hdr (10 bytes) and a frame at once
     network::IngressRule block;  // lives as long
 };
 
