@@ -52,15 +52,26 @@ bool isFirstProcess() {
     return ::getpid() == 1;
 }
 
-// Log lines go to the console without ever waiting for it; nobody reads or writes 0 and 1.
-void useConsole() {
-    const UniqueFd null(::open("/dev/null", O_RDWR | O_CLOEXEC));
-    if (null.valid()) {
-        for (const int fd : {STDIN_FILENO, STDOUT_FILENO}) (void)::dup2(null.get(), fd);
-    }
+// Log lines go to the console without ever waiting for it. False: there is none.
+bool logToConsole() {
     const UniqueFd console(::open("/dev/console", O_WRONLY | O_NOCTTY | O_NONBLOCK | O_CLOEXEC));
-    const int target = console.valid() ? console.get() : null.get();
-    if (target >= 0) (void)::dup2(target, STDERR_FILENO);
+    return console.valid() && ::dup2(console.get(), STDERR_FILENO) >= 0;
+}
+
+// Nobody reads or writes 0 and 1. Where the console's driver is a module, such as that of hvc0, log
+// lines go to the kernel's log for the time being.
+void useConsole() {
+    // A kernel without a console has left all three closed: nothing else may get these numbers.
+    int fd = -1;
+    do fd = ::open("/dev/null", O_RDWR);
+    while (fd >= 0 && fd <= STDERR_FILENO);
+    const UniqueFd null(fd);
+    if (null.valid()) {
+        for (const int standard : {STDIN_FILENO, STDOUT_FILENO}) (void)::dup2(fd, standard);
+    }
+    if (logToConsole()) return;
+    const UniqueFd log(::open("/dev/kmsg", O_WRONLY | O_CLOEXEC));
+    if (log.valid()) (void)::dup2(log.get(), STDERR_FILENO);
 }
 
 // Before there are threads, which inherit the mask.
@@ -252,7 +263,12 @@ Result<> runVmAgent(const VmOptions& options) {
         });
     }));
     base::log::info("serving " + transport->address());
-    if (first) modules.afterAll(mountBinfmtMisc);
+    if (first) {
+        modules.afterAll([] {
+            (void)logToConsole();  // to the one that is preferred, once it is there
+            mountBinfmtMisc();
+        });
+    }
     modules.loadRest(*loop, kDriverPause);
     loop->run();
     if (ending.joinable()) ending.join();

@@ -215,6 +215,25 @@ class WithVmsOfTheirOwn(unittest.TestCase):
         guest.agent.extension.PowerOff(ext.PowerOffRequest(), timeout=SECONDS)
         self.ends_in_order(vm)
 
+    def test_a_console_whose_driver_is_a_module_gets_the_log_once_it_is_there(self):
+        """hvc0 alone, as hosts with a virtio console have it."""
+        class WithVirtioConsole(Machine):
+            def _qemu_command(self):
+                return [word.replace("console=ttyS0 ", "console=hvc0 ") for word in super()._qemu_command()]
+        hvc = World.folder / "hvc0"
+        vm = self.enterContext(WithVirtioConsole(World.kernel, World.image, qemu_arguments=[
+            "-device", "virtio-serial-pci", "-chardev", f"file,id=hvc,path={hvc}", "-device", "virtconsole,chardev=hvc"]))
+        vm.wait_agent()
+        agent = self.enterContext(Agent(vm))
+        guest = Guest(vm, agent)
+        # A process of all capabilities waits for every driver.
+        done = guest.run("logs", ["sh", "-c", "dmesg | grep -c 'vminitd: serving'"], namespaces=("mount",))
+        self.assertEqual((done.code, done.out), (0, b"1\n"), done)
+        agent.extension.PowerOff(ext.PowerOffRequest(), timeout=SECONDS)
+        self.assertEqual(vm.wait_off(), 0)
+        self.assertRegex(hvc.read_text(encoding="utf-8", errors="replace"), "info vminitd: .*shutting down")
+        self.assertNotIn("vminitd: ", vm.console_text())
+
 
 if __name__ == "__main__":
     unittest.main(verbosity=2)
