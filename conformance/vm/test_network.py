@@ -351,6 +351,15 @@ class Failures(Network):
         bundle = self.network_bundle("true", path="/proc/self/ns/uts")
         self.fails("run", "--bundle", bundle.path, self.new_id(), says="not a network namespace")
 
+    def test_a_namespace_that_another_guest_has_is_not_taken_from_it(self):
+        """As docker run --network container:NAME asks for."""
+        c, ns = self.plugged()
+        other = self.create(self.network_bundle(path=ns.path))
+        self.fails("start", other, says="attach the network: its interfaces are those of a container in another guest")
+        self.sh(c, f"ping -c 1 -w 20 {PEER}")
+        self.ok("delete", "--force", other)
+        self.sh(c, f"ping -c 1 -w 20 {PEER}")
+
     def test_killing_the_monitor_leaves_the_namespace_usable(self):
         c, ns = self.plugged()
         monitor = next(pid for pid in os.listdir("/proc") if pid.isdigit() and

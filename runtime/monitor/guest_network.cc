@@ -3,9 +3,13 @@
 #include <poll.h>
 #include <sched.h>
 #include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 
 #include <algorithm>
 #include <cerrno>
+#include <cstddef>
+#include <string_view>
 #include <utility>
 
 #include "base/log.h"
@@ -34,6 +38,23 @@ constexpr std::chrono::milliseconds kDialLimit{2'000};
 // An engine makes an interface in several steps.
 constexpr int kQuietMillis = 100;
 constexpr unsigned kMostReconnections = 5;
+
+// Held by the monitor of the guest that has the namespace's interfaces: abstract socket names are
+// the network namespace's own, and go with their process.
+Result<UniqueFd> claimNamespace() {
+    constexpr std::string_view kName("\0arca-guest-network", 19);
+    UniqueFd claim(::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+    if (!claim.valid()) return failErrno("make a socket");
+    sockaddr_un address{};
+    address.sun_family = AF_UNIX;
+    (void)std::copy(kName.begin(), kName.end(), address.sun_path);
+    const auto size = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + kName.size());
+    if (::bind(claim.get(), reinterpret_cast<const sockaddr*>(&address), size) == 0) return claim;
+    if (errno != EADDRINUSE) return failErrno("claim the network namespace");
+    return fail(Code::kFailedPrecondition,
+                "its interfaces are those of a container in another guest; containers that share "
+                "a network namespace must be of one pod");
+}
 
 forwarder_api::AttachNetworkRequest requestFor(const network::Interface& interface, uint32_t port) {
     forwarder_api::AttachNetworkRequest request;
@@ -88,6 +109,7 @@ GuestNetwork::~GuestNetwork() {
 
 void GuestNetwork::attach(Answer then) {
     const std::lock_guard lock(mutex_);
+    if (ended_) return refuse(std::move(then));
     requests_.push_back(std::move(then));
     (void)::eventfd_write(wake_.get(), 1);
 }
@@ -99,21 +121,23 @@ void GuestNetwork::live() {
     if (!lived) base::log::error("network of a guest: " + lived.error().message());
     links_.clear();
     names_.reset();
+    claim_.reset();
     // Whoever asks from here on learns why.
     const std::lock_guard lock(mutex_);
-    for (Answer& answer : requests_) {
-        around_.loop.post([answer = std::move(answer), lived] {
-            answer(lived ? Result<size_t>(fail(Code::kUnavailable, "the network is being ended"))
-                         : Result<size_t>(fail(base::Error(lived.error()))));
-        });
-    }
-    requests_.clear();
+    ended_ = lived ? base::Error(Code::kUnavailable, "the network is being ended") : lived.error();
+    for (Answer& answer : std::exchange(requests_, {})) refuse(std::move(answer));
+}
+
+void GuestNetwork::refuse(Answer answer) {
+    around_.loop.post(
+        [answer = std::move(answer), why = *ended_] { answer(fail(base::Error(why))); });
 }
 
 Result<> GuestNetwork::liveInNamespace() {
     if (::setns(namespace_.get(), CLONE_NEWNET) != 0) {
         return failErrno("enter the container's network namespace");
     }
+    ARCA_TRY(claim_, claimNamespace());
     ARCA_TRY(network::Changes changes, network::Changes::open());
     bool begun = false;    // nothing is touched before the first request
     bool changed = false;  // and not looked at yet

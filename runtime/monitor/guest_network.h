@@ -18,6 +18,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <thread>
 #include <vector>
@@ -69,6 +70,8 @@ class GuestNetwork {
     };
 
     GuestNetwork(Surroundings around, base::UniqueFd name_space, base::UniqueFd wake);
+    // With the mutex held, once the thread has ended.
+    void refuse(Answer answer);
     // ---- of the thread ----
     void live();
     base::Result<> liveInNamespace();
@@ -94,9 +97,11 @@ class GuestNetwork {
     const base::UniqueFd wake_;  // eventfd: there is something to do
     base::StopSignal stop_;
     std::mutex mutex_;
-    std::vector<Answer> requests_;  // guarded by mutex_
+    std::vector<Answer> requests_;      // guarded by mutex_
+    std::optional<base::Error> ended_;  // guarded by mutex_: why there are no answers any more
     // ---- of the thread ----
     std::map<unsigned, std::unique_ptr<Link>> links_;  // by the interface's index
+    base::UniqueFd claim_;                             // no other guest has this namespace
     std::unique_ptr<NameServer> names_;
     uint32_t next_port_;
     std::thread thread_;
