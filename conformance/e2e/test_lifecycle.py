@@ -282,6 +282,7 @@ class Run(Case):
                 process.stdout.close()
 
 
+@local_only("descriptors of this host are of no use to another kernel, which is an error")
 class Descriptors(Case):
     SHOW = "cat <&3; ls /proc/self/fd | tr '\\n' ' '"
 

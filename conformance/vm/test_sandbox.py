@@ -167,6 +167,9 @@ class Guest(Sandbox):
                    says="linux.intelRdt: not supported")
         c = self.start()
         self.fails("ps", c, says="only --format json")
+        given = self.call(["/bin/sh", "-c", 'exec "$@" 3</dev/null', "sh", *self.command("exec", "--preserve-fds", "1", c, "true")])
+        self.assertEqual((given.code, given.out), (255, ""), given)
+        self.assertIn("descriptors (--preserve-fds, LISTEN_FDS) cannot be passed into a guest", given.err)
 
 
 class Accelerator(Sandbox):

@@ -141,7 +141,7 @@ Result<> SandboxDriver::planGuestNetwork(const ProcessRequest& request, GuestSpe
 Result<GuestSpec> SandboxDriver::guestSpec(const ProcessRequest& request) {
     if (request.inherited_fds > 0) {
         return fail(Code::kUnsupported,
-                    "--preserve-fds: descriptors cannot be passed into a guest");
+                    "descriptors (--preserve-fds, LISTEN_FDS) cannot be passed into a guest");
     }
     const bool is_init = request.process_id == request.container_id;
     if (is_init) {
