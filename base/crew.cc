@@ -1,9 +1,8 @@
 #include "base/crew.h"
 
-#include <system_error>
 #include <utility>
 
-#include "base/exec_child.h"
+#include "base/thread.h"
 
 namespace arca::base {
 
@@ -28,17 +27,16 @@ bool Crew::start(std::function<void()> work) {
     joinDone();
     if (hands_.size() >= most_) return false;
     Hand& hand = hands_.emplace_back();
-    try {
-        const SignalsBlocked blocked;
-        hand.thread = std::thread([&hand, work = std::move(work)] {
-            work();
-            hand.done = true;
-        });
-    } catch (const std::system_error&) {
+    auto started = startThread([&hand, work = std::move(work)] {
+        work();
+        hand.done = true;
+    });
+    if (started) {
+        hand.thread = std::move(*started);
+    } else {
         hands_.pop_back();
-        return false;
     }
-    return true;
+    return started.has_value();
 }
 
 }  // namespace arca::base

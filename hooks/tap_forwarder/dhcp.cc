@@ -11,7 +11,6 @@
 #include <array>
 #include <cerrno>
 #include <cstdlib>
-#include <system_error>
 #include <utility>
 
 #include "base/exec_child.h"
@@ -21,6 +20,7 @@
 #include "base/process.h"
 #include "base/scope_exit.h"
 #include "base/strings.h"
+#include "base/thread.h"
 
 namespace arca::tap_forwarder {
 
@@ -129,12 +129,7 @@ Result<std::unique_ptr<DhcpClient>> DhcpClient::start(std::string interface, Cha
     std::unique_ptr<DhcpClient> client(
         new DhcpClient(std::move(interface), std::move(changed), std::move(wake)));
     if (client->stop_.fd() < 0) return failErrno("eventfd");
-    try {
-        const base::SignalsBlocked blocked;
-        client->thread_ = std::thread([raw = client.get()] { raw->run(); });
-    } catch (const std::system_error& error) {
-        return failErrno("start a thread", error.code().value());
-    }
+    ARCA_TRY(client->thread_, base::startThread([raw = client.get()] { raw->run(); }));
     return client;
 }
 

@@ -8,13 +8,12 @@
 #include <array>
 #include <cerrno>
 #include <chrono>
-#include <system_error>
 #include <utility>
 
 #include "base/dns_stream.h"
-#include "base/exec_child.h"
 #include "base/log.h"
 #include "base/strings.h"
+#include "base/thread.h"
 
 namespace arca::tap_forwarder {
 
@@ -72,12 +71,7 @@ Result<std::unique_ptr<NameRelay>> NameRelay::start(base::Transport& transport,
     ARCA_TRY(relay->datagrams_, bindTo(place, SOCK_DGRAM, what));
     ARCA_TRY(relay->connections_, bindTo(place, SOCK_STREAM, what));
     if (relay->stop_.fd() < 0) return failErrno("eventfd");
-    try {
-        const base::SignalsBlocked blocked;
-        relay->thread_ = std::thread([raw = relay.get()] { raw->run(); });
-    } catch (const std::system_error& error) {
-        return failErrno("start a thread", error.code().value());
-    }
+    ARCA_TRY(relay->thread_, base::startThread([raw = relay.get()] { raw->run(); }));
     return relay;
 }
 

@@ -7,11 +7,10 @@
 
 #include <array>
 #include <cerrno>
-#include <system_error>
 #include <utility>
 
-#include "base/exec_child.h"
 #include "base/log.h"
+#include "base/thread.h"
 
 namespace arca::tap_forwarder {
 
@@ -42,12 +41,7 @@ Relay::Relay(Parts parts)
 Result<std::unique_ptr<Relay>> Relay::start(Parts parts) {
     std::unique_ptr<Relay> relay(new Relay(std::move(parts)));
     if (relay->stop_.fd() < 0) return failErrno("eventfd");
-    try {
-        const base::SignalsBlocked blocked;
-        relay->thread_ = std::thread([raw = relay.get()] { raw->run(); });
-    } catch (const std::system_error& error) {
-        return failErrno("start a thread", error.code().value());
-    }
+    ARCA_TRY(relay->thread_, base::startThread([raw = relay.get()] { raw->run(); }));
     return relay;
 }
 

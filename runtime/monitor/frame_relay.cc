@@ -14,6 +14,7 @@
 #include <utility>
 
 #include "base/frame_stream.h"
+#include "base/thread.h"
 #include "runtime/monitor/vnet_header.h"
 
 namespace arca::runtime {
@@ -190,8 +191,9 @@ Result<std::unique_ptr<FrameRelay>> FrameRelay::start(int packets, UniqueFd stre
     std::unique_ptr<FrameRelay> relay(
         new FrameRelay(packets, std::move(stream), vnet_header, std::move(ended)));
     if (relay->stop_.fd() < 0) return failErrno("make an eventfd");
-    relay->to_guest_ = std::thread([r = relay.get()] { r->finish(r->copyToGuest()); });
-    relay->from_guest_ = std::thread([r = relay.get()] { r->finish(r->copyFromGuest()); });
+    FrameRelay* raw = relay.get();
+    ARCA_TRY(raw->to_guest_, base::startThread([raw] { raw->finish(raw->copyToGuest()); }));
+    ARCA_TRY(raw->from_guest_, base::startThread([raw] { raw->finish(raw->copyFromGuest()); }));
     return relay;
 }
 

@@ -14,6 +14,7 @@
 
 #include "base/log.h"
 #include "base/strings.h"
+#include "base/thread.h"
 #include "network/changes.h"
 #include "runtime/grpc_client.h"
 #include "runtime/monitor/kernel_vsock.h"
@@ -98,7 +99,7 @@ Result<std::unique_ptr<GuestNetwork>> GuestNetwork::start(Surroundings around,
     std::unique_ptr<GuestNetwork> network(
         new GuestNetwork(around, std::move(name_space), std::move(wake)));
     if (network->stop_.fd() < 0) return failErrno("make an eventfd");
-    network->thread_ = std::thread([n = network.get()] { n->live(); });
+    ARCA_TRY(network->thread_, base::startThread([n = network.get()] { n->live(); }));
     return network;
 }
 

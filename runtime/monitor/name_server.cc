@@ -13,6 +13,7 @@
 #include "base/data_channel.h"
 #include "base/dns_stream.h"
 #include "base/log.h"
+#include "base/thread.h"
 
 namespace arca::runtime {
 
@@ -73,7 +74,7 @@ Result<std::unique_ptr<NameServer>> NameServer::start(base::Transport& transport
     ARCA_TRY(auto listener, transport.listen(port));
     std::unique_ptr<NameServer> server(new NameServer(std::move(listener), address));
     if (server->stop_.fd() < 0) return failErrno("make an eventfd");
-    server->thread_ = std::thread([raw = server.get()] { raw->run(); });
+    ARCA_TRY(server->thread_, base::startThread([raw = server.get()] { raw->run(); }));
     return server;
 }
 
