@@ -2,6 +2,7 @@
 #pragma once
 
 #include <charconv>
+#include <concepts>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -11,6 +12,9 @@ namespace arca::base {
 
 // Parts of `text` between `separator`s; empty parts are kept ("a::b" has three), "" has one.
 std::vector<std::string_view> split(std::string_view text, char separator);
+// The parts of a string that ends with the call would be of nothing.
+template <std::same_as<std::string> Temporary>
+std::vector<std::string_view> split(Temporary&& text, char separator) = delete;
 
 // `text` without spaces, tabs and line ends at both sides.
 std::string_view trim(std::string_view text);

@@ -2,11 +2,20 @@
 
 #include <boost/test/unit_test.hpp>
 #include <cstdint>
+#include <utility>
 
 namespace arca::base {
 namespace {
 
 using Parts = std::vector<std::string_view>;
+
+template <typename Text>
+concept CanBeSplit = requires(Text&& text) {
+    split(std::forward<Text>(text), ',');
+};
+static_assert(CanBeSplit<std::string&> && CanBeSplit<const std::string&>);
+static_assert(CanBeSplit<std::string_view> && CanBeSplit<const char*>);
+static_assert(!CanBeSplit<std::string>);  // its parts would outlive it
 
 BOOST_AUTO_TEST_SUITE(strings)
 

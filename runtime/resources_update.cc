@@ -78,7 +78,7 @@ Result<std::string> resourcesFromFlags(const Arguments& arguments) {
     for (const char* flag : {"l3-cache-schema", "mem-bw-schema"}) {
         if (arguments.given(flag)) {
             return fail(Code::kUnsupported,
-                        "--" + std::string(flag) + ": Intel RDT is not supported");
+                        "--" + std::string(flag) + ": Intel RDT cannot be changed by update");
         }
     }
     for (const char* flag : {"kernel-memory", "kernel-memory-tcp"}) {

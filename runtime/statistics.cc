@@ -1,5 +1,6 @@
 #include "runtime/statistics.h"
 
+#include <algorithm>
 #include <cstdint>
 #include <limits>
 #include <nlohmann/json.hpp>
@@ -82,17 +83,48 @@ Json networkJson(const api::ContainerStats& stats) {
     return list;
 }
 
+Json hugetlbJson(const api::ContainerStats& stats) {
+    Json json = Json::object();
+    for (const api::HugePageStats& pages : stats.huge_pages()) {
+        json[pages.page_size()] = {{"usage", pages.usage_bytes()},
+                                   {"max", pages.max_usage_bytes()},
+                                   {"failcnt", pages.failures()}};
+    }
+    return json;
+}
+
+// The kernel counts them in 32 bits; all of these say that there is no limit.
+uint32_t rdmaNumber(uint64_t value) {
+    return static_cast<uint32_t>(std::min<uint64_t>(value, std::numeric_limits<uint32_t>::max()));
+}
+
+// As libcontainer has it: devices without a limit are among the limits too.
+Json rdmaJson(const api::ContainerStats& stats) {
+    Json current = Json::array();
+    Json limit = Json::array();
+    const auto add = [](Json& list, const std::string& device, uint64_t handles, uint64_t objects) {
+        list.push_back({{"device", device},
+                        {"hca_handles", rdmaNumber(handles)},
+                        {"hca_objects", rdmaNumber(objects)}});
+    };
+    for (const api::RdmaStats& one : stats.rdma()) {
+        add(current, one.device(), one.handles(), one.objects());
+        add(limit, one.device(), one.handle_limit(), one.object_limit());
+    }
+    return {{"rdma_current", std::move(current)}, {"rdma_limit", std::move(limit)}};
+}
+
 }  // namespace
 
 std::string statisticsJson(const api::ContainerStats& stats) {
     Json pids{{"current", stats.process().current()}};
     const uint64_t limit = stats.process().limit();
     if (limit != 0 && limit != kUnlimited) pids["limit"] = limit;
-    const Json json{
-        {"cpu", cpuJson(stats.cpu())},          {"cpuset", Json::object()},
-        {"memory", memoryJson(stats.memory())}, {"pids", std::move(pids)},
-        {"blkio", blkioJson(stats.block_io())}, {"hugetlb", Json::object()},
-        {"intel_rdt", Json::object()},          {"network_interfaces", networkJson(stats)}};
+    Json json{{"cpu", cpuJson(stats.cpu())},          {"cpuset", Json::object()},
+              {"memory", memoryJson(stats.memory())}, {"pids", std::move(pids)},
+              {"blkio", blkioJson(stats.block_io())}, {"hugetlb", hugetlbJson(stats)},
+              {"intel_rdt", Json::object()},          {"network_interfaces", networkJson(stats)}};
+    if (stats.rdma_size() > 0) json["rdma"] = rdmaJson(stats);
     return json.dump(-1, ' ', false, Json::error_handler_t::replace);
 }
 

@@ -74,7 +74,12 @@ void putLinux(JsonWriter& out) {
     putSeccomp(out);
     putEnabled(out, "apparmor", true);
     putEnabled(out, "selinux", true);
-    putEnabled(out, "intelRdt", false);
+    out.name("intelRdt");
+    out.beginObject();
+    put(out, "enabled", true);
+    put(out, "schemata", true);
+    put(out, "monitoring", true);
+    out.endObject();
     out.name("memoryPolicy");
     out.beginObject();
     putList(out, "modes", names::kMemoryPolicyModes);

@@ -1,5 +1,6 @@
 // The `linux` object. Source: runtime-spec config-linux.md.
 #include <array>
+#include <climits>
 
 #include "spec/sysctl.h"
 #include "spec/value_rules.h"
@@ -132,27 +133,27 @@ static void decode(JsonValue value, Personality& target) {
     if (!target.flags.empty()) object.fail("flags", "no flag is defined");
 }
 
-static void getSchema(const JsonObject& object, std::string_view name,
-                      std::optional<std::string>& target) {
-    if (!object.get(name, target)) return;
-    if (target->empty()) target.reset();
-    if (target && target->find('\n') != std::string::npos) {
-        object.fail(name, "must be one line");
-    }
-}
-
 static void decode(JsonValue value, IntelRdt& target) {
     const JsonObject object(value);
     if (object.get("closID", target.closID)) {
         const std::string& id = *target.closID;
         // It becomes the name of a directory in resctrl; "/" is the root of that.
-        if (id == "." || id == ".." || (id != "/" && id.find('/') != std::string::npos)) {
+        const bool path =
+            id == "." || id == ".." || (id != "/" && id.find('/') != std::string::npos);
+        if (path || id.find('\n') != std::string::npos || id.size() > NAME_MAX) {
             object.fail("closID", shown(id) + " is no directory name");
         }
         if (id.empty()) target.closID.reset();
     }
-    getSchema(object, "l3CacheSchema", target.l3CacheSchema);
-    getSchema(object, "memBwSchema", target.memBwSchema);
+    // Its bandwidth lines give way to memBwSchema, so there can be several.
+    object.get("l3CacheSchema", target.l3CacheSchema);
+    if (target.l3CacheSchema == "") target.l3CacheSchema.reset();
+    if (object.get("memBwSchema", target.memBwSchema)) {
+        if (target.memBwSchema->empty()) target.memBwSchema.reset();
+        if (target.memBwSchema && target.memBwSchema->find('\n') != std::string::npos) {
+            object.fail("memBwSchema", "must be one line");
+        }
+    }
     object.get("schemata", target.schemata);
     for (size_t i = 0; i < target.schemata.size() && !object.failed(); ++i) {
         if (target.schemata[i].find('\n') == std::string::npos) continue;

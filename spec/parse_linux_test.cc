@@ -221,8 +221,11 @@ BOOST_AUTO_TEST_CASE(intel_rdt_names_one_directory_and_single_lines) {
     checkLinuxRefusals({
         {R"({"intelRdt": {"closID": "a/b"}})", "/intelRdt/closID: a/b is no directory name"},
         {R"({"intelRdt": {"closID": ".."}})", "/intelRdt/closID: .. is no directory name"},
-        {R"({"intelRdt": {"l3CacheSchema": "L3:0=f\nMB:0=5"}})",
-         "/intelRdt/l3CacheSchema: must be one line"},
+        {R"({"intelRdt": {"closID": "a\nb"}})", R"(/intelRdt/closID: a\x0ab is no directory name)"},
+        {R"({"intelRdt": {"closID": ")" + std::string(256, 'x') + "\"}}",
+         "/intelRdt/closID: " + std::string(64, 'x') + "... is no directory name"},
+        {R"({"intelRdt": {"memBwSchema": "MB:0=5\nMB:1=5"}})",
+         "/intelRdt/memBwSchema: must be one line"},
         {R"({"intelRdt": {"schemata": ["L3:0=f", "a\nb"]}})",
          "/intelRdt/schemata/1: must be one line"},
     });

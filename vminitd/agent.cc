@@ -32,7 +32,8 @@ Agent::Agent(EventLoop& loop, CgroupManager& cgroups, CgroupFs& cgroup_fs, BodyS
       cgroup_fs_(cgroup_fs),
       bodies_(bodies),
       config_(std::move(config)),
-      state_root_(std::move(state_root)) {}
+      state_root_(std::move(state_root)),
+      resctrl_(cgroup_fs, config_.resctrl_root) {}
 
 std::string Agent::recordFolder(const std::string& id) const {
     return config_.record_folder.empty() ? id : id + "/" + config_.record_folder;

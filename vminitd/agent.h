@@ -22,6 +22,7 @@
 #include "vminitd/process.h"
 #include "vminitd/process_setup.h"
 #include "vminitd/record.h"
+#include "vminitd/resctrl.h"
 #include "vminitd/seccomp_compile.h"
 #include "vminitd/statistics.h"
 
@@ -95,6 +96,8 @@ class Agent {
         // Runs the hooks that configurations come with, and those of hooks.d; null: they are run by
         // whoever brings the bodies.
         const GuestHooks* hooks = nullptr;
+        // Where resctrl is mounted; empty: looked up when a container asks for it.
+        std::string resctrl_root = {};
     };
 
     // `state_root`: Config::state_root, opened. Everything else must outlive the agent.
@@ -221,6 +224,7 @@ class Agent {
     uint64_t next_service_watch_ = 1;
     std::map<Process*, std::shared_ptr<Process>> lingering_;
     SeccompCache seccomp_;
+    Resctrl resctrl_;
     int exits_under_way_ = 0;
 };
 

@@ -212,9 +212,6 @@ Result<> Agent::prepareInit(Creation& creation) {
     if (plan.spec.linux.seccomp) {
         ARCA_TRY(seccomp, seccomp_.get(*plan.spec.linux.seccomp));
     }
-    if (plan.spec.linux.intelRdt) {
-        return base::fail(Code::kUnsupported, "linux.intelRdt: not supported");
-    }
     creation.container = std::make_shared<Container>();
     Container& container = *creation.container;
     container.id = request.key.id;
@@ -240,6 +237,10 @@ Result<> Agent::prepareInit(Creation& creation) {
         // The body is in it already; what is missing of it in other hierarchies is made.
         container.record.cgroups = cgroups_.directories(plan.spec.linux.cgroupsPath);
         for (CgroupDir& dir : container.record.cgroups) dir.made = true;
+    }
+    if (plan.spec.linux.intelRdt) {
+        ARCA_TRY(container.record.resctrl,
+                 resctrl_.locate(*plan.spec.linux.intelRdt, container.id));
     }
     const bool terminal = plan.spec.process && plan.spec.process->terminal;
     container.init = std::make_shared<Process>(loop_, container.id, terminal);
@@ -281,6 +282,14 @@ Result<> Agent::makeInit(Creation& creation) {
         ARCA_CHECK(cgroups_.apply(dirs, creation.resources));
         const auto owner = cgroupOwner(config);
         if (owner && *owner != 0) ARCA_CHECK(cgroups_.delegate(dirs, *owner));
+    }
+    if (config.linux.intelRdt) {
+        auto made = resctrl_.create(container.record.resctrl, *config.linux.intelRdt);
+        if (!made) {
+            // What is there is not this container's.
+            container.record.resctrl = {};
+            return made;
+        }
     }
     creation.join = dirs;
     for (const CgroupDir& dir : dirs) creation.plan.cgroup_paths.push_back(dir.path);
@@ -442,8 +451,9 @@ void Agent::gotBody(const CreationPtr& creation, Result<Body> body) {
     setup.gate = std::move(creation->gate);
     setup.run_hooks = creation->plan.wait_for_hooks;
     creation->process->io = setup.body.io;
-    setup.join = [this, creation](pid_t pid) {
+    setup.join = [this, creation](pid_t pid) -> Result<> {
         supervise(*creation, pid);
+        ARCA_CHECK(resctrl_.addProcess(creation->container->record.resctrl, pid));
         if (!creation->rootless) return cgroups_.addProcess(creation->join, pid);
         // What it was let into is what is recorded next.
         return addRootlessProcess(cgroups_, creation->container->record.cgroups, pid);

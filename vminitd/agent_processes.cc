@@ -245,6 +245,9 @@ ContainerPtr Agent::salvage(const std::string& id) {
     if (text) {
         const auto parsed = spec::parseSpec(*text, spec::Source::kWire);
         if (parsed) path = parsed->linux.cgroupsPath;
+        if (parsed && parsed->linux.intelRdt) {
+            container->record.resctrl = resctrl_.leftBehind(*parsed->linux.intelRdt, id);
+        }
     }
     // Only a cgroup that carries the container's name is surely its own.
     const bool named = path.size() > id.size() && path.ends_with("/" + id);
@@ -320,6 +323,8 @@ void Agent::unmountAndForget(const ContainerPtr& container, Removal removal, Rep
                    container->being_deleted = false;
                    container->being_made = false;
                    Result<> removed = std::move(*failure);
+                   const bool undo = removal == Removal::kMade;
+                   if (removed) removed = resctrl_.remove(container->record.resctrl, undo);
                    if (removed) removed = removeRecord(*container, removal);
                    // What is left of the record serves the next attempt.
                    if (!removed) return reply(std::move(removed));

@@ -442,6 +442,60 @@ BOOST_AUTO_TEST_CASE(block_io_is_read_in_both_versions) {
     }
 }
 
+BOOST_AUTO_TEST_CASE(huge_pages_are_read_in_both_versions) {
+    FakeCgroupFs fs;
+    const std::string pages = "/sys/kernel/mm/hugepages";
+    for (const char* size : {"2048", "1048576", "64"}) {
+        fs.dirs.insert(pages + "/hugepages-" + size + "kB");
+    }
+    fs.files = {{"/two/hugetlb.2MB.current", "4194304"},
+                {"/two/hugetlb.2MB.rsvd.current", "6291456"},
+                {"/two/hugetlb.2MB.events", "max 3"},
+                {"/two/hugetlb.1GB.current", "1073741824"},
+                {"/one/hugetlb.2MB.usage_in_bytes", "4194304"},
+                {"/one/hugetlb.2MB.max_usage_in_bytes", "8388608"},
+                {"/one/hugetlb.2MB.failcnt", "3"}};
+    const auto found = [&](bool unified) {
+        const CgroupDirs dirs = {unified ? CgroupDir{"", "/two", true}
+                                         : CgroupDir{"hugetlb", "/one", true}};
+        auto all = readStatistics(dirs, unified, 0, {}, fs).huge_pages;
+        std::sort(all.begin(), all.end(),
+                  [](const auto& a, const auto& b) { return a.page_size > b.page_size; });
+        return all;
+    };
+    const auto two = found(true);
+    BOOST_TEST_REQUIRE(two.size() == 2U);
+    BOOST_TEST(two[0].page_size == "2MB");
+    BOOST_TEST(two[0].usage == 6291456U);
+    BOOST_TEST(two[0].failures == 3U);
+    BOOST_TEST(two[1].page_size == "1GB");
+    BOOST_TEST(two[1].usage == 1073741824U);
+    const auto one = found(false);
+    BOOST_TEST_REQUIRE(one.size() == 1U);
+    BOOST_TEST(one[0].usage == 4194304U);
+    BOOST_TEST(one[0].max_usage == 8388608U);
+    BOOST_TEST(one[0].failures == 3U);
+}
+
+BOOST_AUTO_TEST_CASE(rdma_is_the_same_in_both_versions) {
+    FakeCgroupFs fs;
+    fs.files = {{"/c/rdma.current",
+                 "mlx4_0 hca_handle=2 hca_object=2000\nocrdma1 hca_handle=3 hca_object=0"},
+                {"/c/rdma.max", "mlx4_0 hca_handle=5 hca_object=max"}};
+    for (const bool unified : {true, false}) {
+        const CgroupDirs dirs = {CgroupDir{unified ? "" : "rdma", "/c", true}};
+        const auto found = readStatistics(dirs, unified, 0, {}, fs).rdma;
+        BOOST_TEST_REQUIRE(found.size() == 2U);
+        BOOST_TEST(found[0].device == "mlx4_0");
+        BOOST_TEST(found[0].handles == 2U);
+        BOOST_TEST(found[0].objects == 2000U);
+        BOOST_TEST(found[0].handle_limit == 5U);
+        BOOST_TEST(found[0].object_limit == kNoLimit);
+        BOOST_TEST(found[1].handles == 3U);
+        BOOST_TEST(found[1].object_limit == kNoLimit);
+    }
+}
+
 BOOST_AUTO_TEST_CASE(a_cgroup_that_was_there_must_not_be_frozen) {
     V2 host;
     (void)host.fs.makeDir("/sys/fs/cgroup/c");

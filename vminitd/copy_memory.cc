@@ -16,9 +16,9 @@ namespace {
 
 // Bytes of tmpfs files that are charged to the cgroup.
 uint64_t fileBytes(const std::string& cgroup) {
-    const auto text = base::readFile(cgroup + "/memory.stat");
+    const std::string text = base::readFile(cgroup + "/memory.stat").value_or(std::string());
     constexpr std::string_view kName = "shmem ";
-    for (const std::string_view line : base::split(text.value_or(""), '\n')) {
+    for (const std::string_view line : base::split(text, '\n')) {
         if (line.rfind(kName, 0) != 0) continue;
         return base::parseNumber<uint64_t>(line.substr(kName.size())).value_or(0);
     }

@@ -15,7 +15,13 @@ using base::Result;
 
 namespace {
 
-constexpr size_t kMaxMountInfoBytes = size_t{64} << 20U;
+// "36 35 98:0 /root /mount/point rw,noatime shared:1 - ext4 /dev/sda rw"
+constexpr size_t kMountPoint = 4;
+
+Result<std::string> mountInfo() {
+    constexpr size_t kMaxBytes = size_t{64} << 20U;
+    return base::readFile("/proc/self/mountinfo", kMaxBytes);
+}
 
 // Undoes the octal escapes of spaces and the like.
 std::string unescape(std::string_view text) {
@@ -34,7 +40,6 @@ std::string unescape(std::string_view text) {
 }  // namespace
 
 std::vector<std::string> parseMountPoints(std::string_view mountinfo) {
-    constexpr size_t kMountPoint = 4;
     std::vector<std::string> out;
     for (const std::string_view line : base::split(mountinfo, '\n')) {
         const auto fields = base::split(line, ' ');
@@ -43,9 +48,25 @@ std::vector<std::string> parseMountPoints(std::string_view mountinfo) {
     return out;
 }
 
+std::string findMountPoint(std::string_view mountinfo, std::string_view type) {
+    for (const std::string_view line : base::split(mountinfo, '\n')) {
+        const auto fields = base::split(line, ' ');
+        // How many fields are before the dash differs; it cannot be part of one.
+        const auto dash = std::find(fields.begin(), fields.end(), "-");
+        if (fields.end() - dash < 2 || dash - fields.begin() <= ptrdiff_t{kMountPoint}) continue;
+        if (dash[1] == type) return unescape(fields[kMountPoint]);
+    }
+    return {};
+}
+
 Result<std::vector<std::string>> mountPoints() {
-    ARCA_TRY(const std::string text, base::readFile("/proc/self/mountinfo", kMaxMountInfoBytes));
+    ARCA_TRY(const std::string text, mountInfo());
     return parseMountPoints(text);
+}
+
+Result<std::string> mountPointOf(std::string_view type) {
+    ARCA_TRY(const std::string text, mountInfo());
+    return findMountPoint(text, type);
 }
 
 Result<> unmountAllBelow(const std::string& path) {

@@ -28,6 +28,18 @@ BOOST_AUTO_TEST_CASE(mount_points_come_in_order_and_unescaped) {
     BOOST_TEST(points == expected, boost::test_tools::per_element());
 }
 
+BOOST_AUTO_TEST_CASE(a_mount_point_is_found_by_the_type_behind_the_tags) {
+    const char* const table =
+        "22 1 0:21 / /resctrl rw,relatime shared:1 master:2 - ext4 resctrl rw\n"
+        "23 22 0:22 / /a\\040b rw - resctrl none rw\n"
+        "24 22 0:22 / /later rw shared:3 - resctrl none rw\n"
+        "25 - resctrl\n"
+        "26 22 0:22 / /cut rw -\n";
+    BOOST_TEST(findMountPoint(table, "resctrl") == "/a b");
+    BOOST_TEST(findMountPoint(table, "ext4") == "/resctrl");
+    BOOST_TEST(findMountPoint(table, "xfs").empty());
+}
+
 // Runs `body` in a mount namespace of its own; gives its exit status, or -1 without the right to.
 template <typename Body>
 int inOwnMountNamespace(Body body) {

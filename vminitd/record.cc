@@ -73,6 +73,12 @@ std::string writeContainerRecord(const ContainerRecord& record) {
     }
     json["bundle"] = record.bundle;
     json["own_pid_namespace"] = record.own_pid_namespace;
+    if (const ResctrlGroup& group = record.resctrl; !group.path.empty()) {
+        json["resctrl"] = {{"path", group.path},
+                           {"made", group.made},
+                           {"named", group.named},
+                           {"monitor", group.monitor}};
+    }
     return json.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n";
 }
 
@@ -91,6 +97,12 @@ Result<ContainerRecord> parseContainerRecord(const std::string& text) {
         }
         record.bundle = json.at("bundle").get<std::string>();
         record.own_pid_namespace = json.at("own_pid_namespace").get<bool>();
+        if (json.contains("resctrl")) {
+            const Json& group = json.at("resctrl");
+            record.resctrl = {group.at("path").get<std::string>(), group.at("made").get<bool>(),
+                              group.at("named").get<bool>(),
+                              group.at("monitor").get<std::string>()};
+        }
         return record;
     });
 }

@@ -21,6 +21,7 @@
 #include "base/unique_fd.h"
 #include "spec/state.h"
 #include "vminitd/cgroup.h"
+#include "vminitd/resctrl.h"
 
 namespace arca::vminitd {
 
@@ -41,6 +42,7 @@ struct ContainerRecord {
     std::string bundle;
     // Its init is pid 1 of a namespace of its own: the kernel ends everything with it.
     bool own_pid_namespace = false;
+    ResctrlGroup resctrl;
 };
 
 std::string writeContainerRecord(const ContainerRecord& record);

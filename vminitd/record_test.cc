@@ -19,6 +19,7 @@ BOOST_AUTO_TEST_CASE(round_trip) {
     record.cgroups = {{"memory", "/sys/fs/cgroup/memory/c", true}, {"", "/sys/fs/cgroup/c", false}};
     record.bundle = "/b \"x\" \xff";
     record.own_pid_namespace = true;
+    record.resctrl = {"/sys/fs/resctrl/x", true, true, "/sys/fs/resctrl/x/mon_groups/c"};
     const auto read = parseContainerRecord(writeContainerRecord(record));
     BOOST_TEST_REQUIRE(read.has_value());
     BOOST_TEST(read->init.id == "c");
@@ -28,6 +29,9 @@ BOOST_AUTO_TEST_CASE(round_trip) {
     BOOST_TEST(*read->init.exit_code == 137);
     BOOST_TEST((read->cgroups == record.cgroups));
     BOOST_TEST(read->own_pid_namespace);
+    BOOST_TEST((read->resctrl == record.resctrl));
+    record.resctrl = {};
+    BOOST_TEST(parseContainerRecord(writeContainerRecord(record))->resctrl.path.empty());
 }
 
 BOOST_AUTO_TEST_CASE(broken_ones_are_errors) {
@@ -73,8 +77,8 @@ BOOST_AUTO_TEST_CASE(options) {
     BOOST_TEST(some->from_command);
     BOOST_TEST(some->no_pivot);
     BOOST_TEST(some->preserve_fds == 2);
-    for (const char* bad : {"{", "[]", "{\"bundle\":1}", "{\"bundle\":\"rel\"}",
-                            "{\"preserve_fds\":-1}", "7"}) {
+    for (const char* bad :
+         {"{", "[]", "{\"bundle\":1}", "{\"bundle\":\"rel\"}", "{\"preserve_fds\":-1}", "7"}) {
         BOOST_TEST(!parseCreateOptions(bad).has_value());
     }
 }

@@ -88,7 +88,8 @@ struct Sandbox {
     void restart() {
         agent = std::make_unique<Agent>(
             *loop, *cgroups, cgroup_fs, bodies,
-            Agent::Config{.state_root = state.path(), .cgroup_prefix = "/container"},
+            Agent::Config{
+                .state_root = state.path(), .cgroup_prefix = "/container", .resctrl_root = "/res"},
             base::UniqueFd(::open(state.path().c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC)));
     }
 
@@ -257,6 +258,38 @@ BOOST_AUTO_TEST_CASE(life) {
     BOOST_TEST(nothingLeft("c"));
 }
 
+BOOST_AUTO_TEST_CASE(a_class_of_service_is_joined_and_goes_with_its_container) {
+    cgroup_fs.dirs.insert({"/res", "/res/given"});
+    cgroup_fs.files["/res/given/tasks"] = "";
+    cgroup_fs.populate = [](FakeCgroupFs& fs, const std::string& dir) {
+        for (const char* file : {"cgroup.procs", "freezer.state", "devices.allow", "devices.deny",
+                                 "schemata", "tasks"}) {
+            fs.files[dir + "/" + file] = "";
+        }
+    };
+    json rdt = config();
+    rdt["linux"]["intelRdt"]["schemata"] = {"L3:0=f"};
+    BOOST_TEST_REQUIRE(create("c", "c", rdt.dump()).ok());
+    BOOST_TEST(cgroup_fs.files["/res/c/schemata"] == "L3:0=f\n");
+    BOOST_TEST(cgroup_fs.files["/res/c/tasks"] == std::to_string(bodies.last->child()));
+    bodies.last->endChild(SIGKILL);
+    wire_api::WaitProcessResponse waited;
+    BOOST_TEST(wait("c", "c", waited).ok());
+    BOOST_TEST(remove("c", "c").ok());
+    BOOST_TEST(!cgroup_fs.dirs.contains("/res/c"));
+
+    // A create that fails takes along what it has made, and nothing else.
+    bodies.behaviour.fail_setup = "no";
+    BOOST_TEST(!create("c", "c", rdt.dump()).ok());
+    BOOST_TEST(!cgroup_fs.dirs.contains("/res/c"));
+    rdt["linux"]["intelRdt"] = {{"closID", "given"}};
+    BOOST_TEST(!create("c", "c", rdt.dump()).ok());
+    BOOST_TEST(cgroup_fs.files["/res/given/tasks"] == std::to_string(bodies.last->child()));
+    BOOST_TEST(cgroup_fs.dirs.erase("/res/given") == 1U);
+    BOOST_TEST(cgroup_fs.dirs.erase("/res") == 1U);
+    BOOST_TEST(nothingLeft("c"));
+}
+
 BOOST_AUTO_TEST_CASE(old_layout) {
     wire_api::CreateProcessRequest message;
     message.set_id("c");
@@ -377,10 +410,11 @@ BOOST_AUTO_TEST_CASE(a_new_agent_finds_what_the_old_one_made) {
     loop->post([&] {
         // The old one's memory goes, as with kill -9; the reference in the service stays.
         agent->~Agent();
-        new (agent.get())
-            Agent(*loop, *cgroups, cgroup_fs, bodies,
-                  Agent::Config{.state_root = state.path(), .cgroup_prefix = "/container"},
-                  base::UniqueFd(::open(state.path().c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC)));
+        new (agent.get()) Agent(
+            *loop, *cgroups, cgroup_fs, bodies,
+            Agent::Config{
+                .state_root = state.path(), .cgroup_prefix = "/container", .resctrl_root = "/res"},
+            base::UniqueFd(::open(state.path().c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC)));
         done.set_value();
     });
     done.get_future().wait();

@@ -4,7 +4,8 @@ namespace arca::vminitd {
 
 StatisticsSelection selectionOf(const wire::ContainerStatisticsRequest& request) {
     if (request.categories().empty()) return {};
-    StatisticsSelection out{false, false, false, false, false, false};
+    // Of our own groups the protocol has no names: they come when all are asked for.
+    StatisticsSelection out{false, false, false, false, false, false, false, false};
     for (const int category : request.categories()) {
         out.process = out.process || category == wire::STAT_CATEGORY_PROCESS;
         out.memory = out.memory || category == wire::STAT_CATEGORY_MEMORY;
@@ -68,6 +69,24 @@ void fillNetwork(const NetworkStatistics& from, wire::NetworkStats& to) {
     to.set_transmittederrors(from.tx_errors);
 }
 
+void fillOwnGroups(const ContainerStatistics& from, wire::ContainerStats& to) {
+    for (const HugePageStatistics& pages : from.huge_pages) {
+        wire::HugePageStats& out = *to.add_huge_pages();
+        out.set_page_size(pages.page_size);
+        out.set_usage_bytes(pages.usage);
+        out.set_max_usage_bytes(pages.max_usage);
+        out.set_failures(pages.failures);
+    }
+    for (const RdmaStatistics& device : from.rdma) {
+        wire::RdmaStats& out = *to.add_rdma();
+        out.set_device(device.device);
+        out.set_handles(device.handles);
+        out.set_objects(device.objects);
+        out.set_handle_limit(device.handle_limit);
+        out.set_object_limit(device.object_limit);
+    }
+}
+
 }  // namespace
 
 void fillStatistics(const std::string& container_id, const ContainerStatistics& from,
@@ -80,6 +99,7 @@ void fillStatistics(const std::string& container_id, const ContainerStatistics& 
     if (from.memory) fillMemory(*from.memory, *to.mutable_memory());
     if (from.cpu) fillCpu(*from.cpu, *to.mutable_cpu());
     if (from.block_io) fillBlockIo(*from.block_io, *to.mutable_block_io());
+    fillOwnGroups(from, to);
     for (const NetworkStatistics& network : from.networks) fillNetwork(network, *to.add_networks());
     if (from.memory_events) {
         wire::MemoryEventStats& out = *to.mutable_memory_events();

@@ -242,6 +242,78 @@ std::optional<MemoryEvents> memoryEvents(Reader& files, bool unified) {
                         get(*table, "oom"), get(*table, "oom_kill"), get(*table, "oom_group_kill")};
 }
 
+// "2MB" of "hugepages-2048kB", as the kernel names the cgroup's files.
+std::string pageSizeName(std::string_view folder) {
+    constexpr std::string_view kPrefix = "hugepages-";
+    constexpr std::string_view kUnit = "kB";
+    if (folder.rfind(kPrefix, 0) != 0 || !folder.ends_with(kUnit)) return {};
+    const uint64_t kilobytes =
+        number(folder.substr(kPrefix.size(), folder.size() - kPrefix.size() - kUnit.size()));
+    constexpr uint64_t kStep = 1024;
+    if (kilobytes >= kStep * kStep) return std::to_string(kilobytes / kStep / kStep) + "GB";
+    if (kilobytes >= kStep) return std::to_string(kilobytes / kStep) + "MB";
+    return std::to_string(kilobytes) + "KB";
+}
+
+std::vector<HugePageStatistics> hugePages(Reader& files, bool unified, CgroupFs& fs) {
+    std::vector<HugePageStatistics> out;
+    const auto folders = fs.childDirs("/sys/kernel/mm/hugepages");
+    for (const std::string& folder : folders.value_or(std::vector<std::string>())) {
+        HugePageStatistics one;
+        one.page_size = pageSizeName(folder);
+        const std::string prefix = "hugetlb." + one.page_size;
+        const auto value = [&](const char* file) {
+            return files.value("hugetlb", (prefix + file).c_str());
+        };
+        // Where both are counted, what is reserved is what the limit is about.
+        const auto reserved = value(unified ? ".rsvd.current" : ".rsvd.usage_in_bytes");
+        const auto usage = reserved ? reserved : value(unified ? ".current" : ".usage_in_bytes");
+        if (!usage) continue;
+        one.usage = *usage;
+        const std::string kind = reserved ? ".rsvd" : "";
+        if (unified) {
+            const auto events = files.table("hugetlb", (prefix + ".events").c_str());
+            one.failures = get(events.value_or(Table()), "max");
+        } else {
+            one.max_usage = value((kind + ".max_usage_in_bytes").c_str()).value_or(0);
+            one.failures = value((kind + ".failcnt").c_str()).value_or(0);
+        }
+        out.push_back(std::move(one));
+    }
+    return out;
+}
+
+// "mlx5_0 hca_handle=2 hca_object=max" lines.
+void addRdma(const std::string& text, uint64_t RdmaStatistics::*handles,
+             uint64_t RdmaStatistics::*objects, std::vector<RdmaStatistics>& out) {
+    for (const std::string_view line : split(text, '\n')) {
+        const auto fields = words(line);
+        if (fields.size() < 2) continue;
+        auto entry = std::find_if(out.begin(), out.end(), [&](const RdmaStatistics& one) {
+            return one.device == fields[0];
+        });
+        if (entry == out.end()) {
+            entry = out.insert(out.end(), RdmaStatistics{std::string(fields[0])});
+        }
+        for (const std::string_view field : fields) {
+            const size_t equals = field.find('=');
+            if (equals == std::string_view::npos) continue;
+            const uint64_t value = number(field.substr(equals + 1));
+            if (field.substr(0, equals) == "hca_handle") (*entry).*handles = value;
+            if (field.substr(0, equals) == "hca_object") (*entry).*objects = value;
+        }
+    }
+}
+
+std::vector<RdmaStatistics> rdma(Reader& files) {
+    std::vector<RdmaStatistics> out;
+    addRdma(files.text("rdma", "rdma.current").value_or(""), &RdmaStatistics::handles,
+            &RdmaStatistics::objects, out);
+    addRdma(files.text("rdma", "rdma.max").value_or(""), &RdmaStatistics::handle_limit,
+            &RdmaStatistics::object_limit, out);
+    return out;
+}
+
 std::vector<NetworkStatistics> networksOf(pid_t pid, CgroupFs& fs) {
     const auto text = fs.read("/proc/" + std::to_string(pid) + "/net/dev");
     if (!text) return {};
@@ -289,6 +361,8 @@ ContainerStatistics readStatistics(const CgroupDirs& dirs, bool unified, pid_t i
     if (wanted.block_io) out.block_io = unified ? blockIoV2(files) : blockIoV1(files);
     if (wanted.network && init_pid > 0) out.networks = networksOf(init_pid, fs);
     if (wanted.memory_events) out.memory_events = memoryEvents(files, unified);
+    if (wanted.huge_pages) out.huge_pages = hugePages(files, unified, fs);
+    if (wanted.rdma) out.rdma = rdma(files);
     return out;
 }
 

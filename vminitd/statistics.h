@@ -41,6 +41,16 @@ struct MemoryEvents {
     uint64_t low = 0, high = 0, max = 0, oom = 0, oom_kill = 0, oom_group_kill = 0;
 };
 
+struct HugePageStatistics {             // of one size of pages
+    std::string page_size;              // as in the files' names: "2MB"
+    uint64_t usage = 0, max_usage = 0;  // bytes; the latter with cgroup v1 only
+    uint64_t failures = 0;              // how often the limit was met
+};
+struct RdmaStatistics {
+    std::string device;
+    uint64_t handles = 0, objects = 0, handle_limit = kNoLimit, object_limit = kNoLimit;
+};
+
 // A group is absent when its file is.
 struct ContainerStatistics {
     std::optional<ProcessStatistics> process;
@@ -49,12 +59,14 @@ struct ContainerStatistics {
     std::optional<std::vector<BlockIoEntry>> block_io;
     std::vector<NetworkStatistics> networks;
     std::optional<MemoryEvents> memory_events;
+    std::vector<HugePageStatistics> huge_pages;
+    std::vector<RdmaStatistics> rdma;
 };
 
 // Which groups are wanted.
 struct StatisticsSelection {
     bool process = true, memory = true, cpu = true, block_io = true, network = true,
-         memory_events = true;
+         memory_events = true, huge_pages = true, rdma = true;
 };
 
 // `init_pid`: whose network namespace is meant; 0: none.

@@ -12,13 +12,23 @@ import subprocess
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
-from arca_test import TAG, main, read_text, until  # noqa: E402
+from arca_test import TAG, main, read_text, until, wait_process  # noqa: E402
 from cgroup_case import CgroupCase  # noqa: E402
 
 ROOT = "/sys/fs/cgroup"
 MIB = 1 << 20
 DISK = "/dev/vda"
 BFQ = "io.bfq.weight"
+# Joins the cgroup, takes one huge page (MAP_HUGETLB, which mmap has no name for) and holds it.
+USE_HUGE_PAGE = """
+import mmap, sys
+with open(sys.argv[1] + "/cgroup.procs", "w") as file:
+    file.write("0")
+page = mmap.mmap(-1, 2 << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x40000)
+page[0] = 1
+print("mapped", end="", flush=True)
+sys.stdin.read()
+"""
 
 
 def disk_number():
@@ -471,6 +481,20 @@ class Statistics(Cgroup2):
         self.assertEqual(data["memory"]["swap"]["limit"], 96 * MIB)
         self.assertGreater(data["memory"]["usage"]["usage"], 0)
         self.assertEqual(data["pids"], {"current": 1, "limit": 40})
+
+    def test_huge_pages_are_counted(self):
+        with open("/proc/sys/vm/nr_hugepages", "w", encoding="ascii") as file:
+            file.write("4")
+        c = self.start("sleep", "600", linux={"resources": {"hugepageLimits": [{"pageSize": "2MB", "limit": 2 * MIB}]}})
+        user = self.spawn([sys.executable, "-c", USE_HUGE_PAGE, self.path(c)], stdin=subprocess.PIPE,
+                          stdout=subprocess.PIPE)
+        self.assertEqual(user.stdout.read(6), b"mapped")
+        pages = json.loads(self.ok("events", "--stats", c).out)["data"]["hugetlb"]["2MB"]
+        self.assertEqual(pages, {"usage": 2 * MIB, "max": 0, "failcnt": 0})
+        user.stdin.close()
+        user.stdout.close()
+        self.assertEqual(wait_process(user), 0)
+        self.assertNotIn("rdma", json.loads(self.ok("events", "--stats", c).out)["data"])
 
     def test_block_io_is_counted(self):
         c = self.start("sleep", "600", linux={"devices": [disk(path=DISK, type="b")], "resources": {

@@ -174,11 +174,14 @@ class Features(Case):
 
     @local_only("there is no device of the host's in a guest")
     def test_what_is_said_to_be_off_is_refused_and_what_is_on_is_not(self):
-        for name, changes in (("intelRdt", {"intelRdt": {"closID": "x"}}),
-                              ("netDevices", {"netDevices": {"no-such-device": {}}})):
+        # Neither is there, and both say so in their own words.
+        for name, changes, says in (("intelRdt", {"intelRdt": {"closID": "x"}}, "resctrl"),
+                                    ("netDevices", {"netDevices": {"no-such-device": {}}}, "no-such-device")):
             with self.subTest(feature=name):
                 result = self.refused(linux=changes)
                 self.assertEqual("not supported" in result.err, not self.linux[name]["enabled"], result)
+                self.assertEqual(says in result.err, self.linux[name]["enabled"], result)
+        self.assertEqual(self.linux["intelRdt"], {"enabled": True, "schemata": True, "monitoring": True})
         self.assertTrue(self.linux["mountExtensions"]["idmap"]["enabled"])  # used above
 
     @local_only("the cgroups are the host's")

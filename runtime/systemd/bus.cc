@@ -23,7 +23,8 @@ constexpr char kManagerPath[] = "/org/freedesktop/systemd1";
 constexpr char kManager[] = "org.freedesktop.systemd1.Manager";
 constexpr char kNoSuchUnit[] = "org.freedesktop.systemd1.NoSuchUnit";
 constexpr char kUnitExists[] = "org.freedesktop.systemd1.UnitExists";
-constexpr std::chrono::milliseconds kPatience{30'000};  // runc's, for a job
+constexpr std::chrono::milliseconds kPatience{30'000};     // runc's, for a job
+constexpr std::chrono::milliseconds kLastPatience{2'000};  // with what has failed to answer already
 
 struct MessageCloser {
     void operator()(DBusMessage* message) const noexcept { dbus_message_unref(message); }
@@ -158,9 +159,10 @@ Message managerCall(const char* method) {
 }
 
 // Sends a call and gives its answer; `error` has the reason of a failure, under its own name.
-Message exchange(DBusConnection* connection, const Message& call, ErrorHolder& error) {
+Message exchange(DBusConnection* connection, const Message& call, ErrorHolder& error,
+                 std::chrono::milliseconds patience = kPatience) {
     return Message(dbus_connection_send_with_reply_and_block(
-        connection, call.get(), static_cast<int>(kPatience.count()), error.get()));
+        connection, call.get(), static_cast<int>(patience.count()), error.get()));
 }
 
 // The first argument when it is a string or an object path.
@@ -200,6 +202,29 @@ base::Error busError(const std::string& what, const ErrorHolder& error) {
             "systemd: " + what + ": " + error.text()};
 }
 
+// As libdbus has it, but for a bus that it would start itself.
+std::string busAddress(bool root) {
+    std::string address =
+        environmentValue(root ? "DBUS_SYSTEM_BUS_ADDRESS" : "DBUS_SESSION_BUS_ADDRESS");
+    if (!address.empty()) return address;
+    return "unix:path=" +
+           (root ? "/run/dbus/system_bus_socket" : environmentValue("XDG_RUNTIME_DIR") + "/bus");
+}
+
+// libdbus itself waits without end for the answers of the authentication.
+bool authenticate(DBusConnection* connection) {
+    const auto deadline = Clock::now() + kPatience;
+    while (dbus_connection_get_is_authenticated(connection) == 0) {
+        const auto left =
+            std::chrono::duration_cast<std::chrono::milliseconds>(deadline - Clock::now());
+        if (left.count() <= 0) return false;
+        if (dbus_connection_read_write(connection, static_cast<int>(left.count())) == 0) {
+            return false;
+        }
+    }
+    return true;
+}
+
 }  // namespace
 
 void Manager::Closer::operator()(DBusConnection* connection) const noexcept {
@@ -207,27 +232,37 @@ void Manager::Closer::operator()(DBusConnection* connection) const noexcept {
     dbus_connection_unref(connection);
 }
 
+Manager::Connection Manager::open(const std::string& address, std::string& why) {
+    ErrorHolder error;
+    Connection connection(dbus_connection_open_private(address.c_str(), error.get()));
+    if (!connection) {
+        why = error.text();
+        return nullptr;
+    }
+    dbus_connection_set_exit_on_disconnect(connection.get(), 0);
+    if (authenticate(connection.get())) return connection;
+    why = "no answer from " + base::printable(address);
+    return nullptr;
+}
+
 Result<Manager> Manager::connect() {
     const bool root = ::geteuid() == 0;
-    ErrorHolder error;
-    Connection bus(dbus_bus_get_private(root ? DBUS_BUS_SYSTEM : DBUS_BUS_SESSION, error.get()));
+    std::string why;
+    Connection bus = open(busAddress(root), why);
     if (bus) {
-        dbus_connection_set_exit_on_disconnect(bus.get(), 0);
-        return Manager(std::move(bus), true);
+        ErrorHolder error;
+        if (dbus_bus_register(bus.get(), error.get()) != 0) return Manager(std::move(bus), true);
+        why = error.text();
     }
     // Without a bus, as early in a boot, systemd listens itself, for its own user only.
     const std::string folder = root ? "/run" : environmentValue("XDG_RUNTIME_DIR");
     if (!folder.empty()) {
-        ErrorHolder ignored;
-        const std::string address = "unix:path=" + folder + "/systemd/private";
-        Connection direct(dbus_connection_open_private(address.c_str(), ignored.get()));
-        if (direct) {
-            dbus_connection_set_exit_on_disconnect(direct.get(), 0);
-            return Manager(std::move(direct), false);
-        }
+        std::string ignored;
+        Connection direct = open("unix:path=" + folder + "/systemd/private", ignored);
+        if (direct) return Manager(std::move(direct), false);
     }
-    return fail(Code::kUnavailable,
-                "--systemd-cgroup: cannot reach systemd over D-Bus: " + error.text());
+    return fail(Code::kFailedPrecondition,
+                "--systemd-cgroup: cannot reach systemd over D-Bus: " + why);
 }
 
 // JobRemoved is sent to subscribers only; without a bus to everybody, and Subscribe has no answer.
@@ -269,18 +304,32 @@ Result<std::string> Manager::waitJob(const std::string& job) {
                         "systemd: job " + job + " did not end within 30 s");
         }
         if (dbus_connection_read_write(connection_.get(), static_cast<int>(left.count())) == 0) {
-            return fail(Code::kUnavailable, "systemd: the bus went away during job " + job);
+            return fail(Code::kFailedPrecondition, "systemd: the bus went away during job " + job);
         }
     }
 }
 
-Result<> Manager::forgetFailed(const std::string& unit) {
+// What they answer does not matter, and the job is not waited for: the process that the scope was
+// for is killed next, and systemd removes a scope that is empty.
+void Manager::abandon(const std::string& unit) {
+    const Message call = managerCall("StopUnit");
+    if (!call) return;
+    Writer writer(call.get());
+    writer.text(unit);
+    writer.text("replace");
+    if (!writer.ok()) return;
+    ErrorHolder ignored;
+    if (!exchange(connection_.get(), call, ignored, kLastPatience)) return;
+    (void)forgetFailed(unit, kLastPatience);
+}
+
+Result<> Manager::forgetFailed(const std::string& unit, std::chrono::milliseconds patience) {
     const Message call = managerCall("ResetFailedUnit");
     if (!call) return noMemory();
     Writer writer(call.get());
     writer.text(unit);
     ErrorHolder ignored;
-    (void)exchange(connection_.get(), call, ignored);
+    (void)exchange(connection_.get(), call, ignored, patience);
     return {};
 }
 
@@ -302,15 +351,22 @@ Result<std::string> Manager::startScope(const ScopeName& name, Properties proper
         ErrorHolder error;
         const Message answer = exchange(connection_.get(), call, error);
         if (answer) {
-            ARCA_TRY(const std::string result, waitJob(firstText(answer.get())));
-            if (result == "done") return controlGroup(name.unit);
+            auto result = waitJob(firstText(answer.get()));
+            if (result && *result == "done") {
+                auto group = controlGroup(name.unit);
+                if (!group) abandon(name.unit);
+                return group;
+            }
+            abandon(name.unit);
+            const std::string what = "systemd: start of " + name.unit;
+            if (!result) return fail(std::move(result).error().withContext(what));
             return fail(Code::kInternal,
-                        "systemd: start of " + name.unit + ": the job's result is " + result);
+                        what + ": the job's result is " + base::printable(*result));
         }
         if (!error.is(kUnitExists) || i == kTries) {
             return fail(busError("start of " + base::printable(name.unit), error));
         }
-        ARCA_CHECK(forgetFailed(name.unit));
+        ARCA_CHECK(forgetFailed(name.unit, kPatience));
     }
 }
 
@@ -374,7 +430,7 @@ Result<> Manager::stop(const std::string& unit) {
     } else if (!error.is(kNoSuchUnit)) {
         return fail(busError("stop of " + unit, error));
     }
-    return forgetFailed(unit);
+    return forgetFailed(unit, kPatience);
 }
 
 }  // namespace arca::runtime::systemd
