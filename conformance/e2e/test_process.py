@@ -194,6 +194,8 @@ class MemoryPolicy(ProcessCase):
                                   ("MPOL_LOCAL", "", "local"), ("MPOL_DEFAULT", "", "default"),
                                   ("MPOL_PREFERRED_MANY", "0-0", "prefer (many):0"),
                                   ("MPOL_WEIGHTED_INTERLEAVE", "0", "weighted interleave:0")):
+            if SANDBOX != "local" and mode == "MPOL_WEIGHTED_INTERLEAVE":
+                continue  # Linux 6.9; the guest's kernel is 6.1
             with self.subTest(mode=mode, nodes=nodes):
                 self.assertIn(seen, self.policy(mode=mode, **({"nodes": nodes} if nodes else {})))
 

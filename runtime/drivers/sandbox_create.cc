@@ -42,8 +42,8 @@ struct TerminalPair {
     UniqueFd master, slave;
 };
 
-// The guest's terminal does the editing and the echo; this one only carries bytes.
-Result<TerminalPair> makeTerminal() {
+// The guest's terminal does the editing and the echo; this one only carries bytes, and its size.
+Result<TerminalPair> makeTerminal(const std::optional<spec::ConsoleSize>& size) {
     TerminalPair pair;
     pair.master.reset(::posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC));
     if (!pair.master.valid()) return failErrno("open a terminal");
@@ -54,6 +54,14 @@ Result<TerminalPair> makeTerminal() {
     termios mode{};
     if (::tcgetattr(pair.slave.get(), &mode) != 0) return failErrno("read a terminal's mode");
     ::cfmakeraw(&mode);
+    if (size) {
+        winsize window{};
+        window.ws_row = static_cast<unsigned short>(size->height);
+        window.ws_col = static_cast<unsigned short>(size->width);
+        if (::ioctl(pair.master.get(), TIOCSWINSZ, &window) != 0) {
+            return failErrno("set a terminal's size");
+        }
+    }
     if (::tcsetattr(pair.slave.get(), TCSANOW, &mode) != 0) return failErrno("set a terminal raw");
     return pair;
 }
@@ -283,7 +291,8 @@ Result<MadeProcess> SandboxDriver::createProcess(const ProcessRequest& request) 
     options.network_namespace = guest.network_namespace;
     options.new_network_namespace = guest.new_network_namespace;
     if (request.stdio == Stdio::kTerminal) {
-        ARCA_TRY(terminal, makeTerminal());
+        const auto& process = request.spec->process;
+        ARCA_TRY(terminal, makeTerminal(process ? process->consoleSize : std::nullopt));
         options.terminal = terminal.slave.get();
     }
     const UniqueFd log = folder_.openLog();
