@@ -108,6 +108,11 @@ Result<> readVmMember(const std::string& key, const Json& value, VmSettings& vm)
         if (vm.network == "auto" || vm.network == "forwarder" || vm.network == "none") return {};
         return wrong(member, "not auto, forwarder or none");
     }
+    if (key == "labels") {
+        ARCA_CHECK(readText(value, member, vm.labels));
+        if (vm.labels == "ignore" || vm.labels == "apply") return {};
+        return wrong(member, "not ignore or apply");
+    }
     if (key == "rootfs") {
         ARCA_CHECK(readText(value, member, vm.rootfs));
         if (vm.rootfs == "share" || vm.rootfs == "copy") return {};

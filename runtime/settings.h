@@ -28,6 +28,9 @@ struct VmSettings {
     // Interfaces of the stand-in reach the guest: auto, the first by a network card; forwarder, all
     // by frames over vsock; or none do.
     std::string network = "auto";
+    // Labels and profiles of the bundle for security modules: ignore, with a warning, as they are
+    // the host's; or apply, in the guest.
+    std::string labels = "ignore";
     std::string append;                  // more of the kernel's command line
     std::optional<uint32_t> memory_mib;  // absent: from the container's limit
     std::optional<uint32_t> vcpus;       // absent: from the container's quota

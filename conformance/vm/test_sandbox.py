@@ -162,6 +162,25 @@ class Guest(Sandbox):
         self.fails("create", "--bundle", self.bundle("/no/such").path, self.new_id(), says="/no/such")
         until(lambda: not self.parts(), lambda: f"the end of {self.parts()}")
 
+    def test_labels_of_this_hosts_security_modules_are_left_out_with_a_warning(self):
+        """As Docker sets them on a host with AppArmor."""
+        bundle = self.bundle("true", process={"apparmorProfile": "docker-default", "selinuxLabel": "a:b:c:d"},
+                             linux={"mountLabel": "e:f:g:h"})
+        log = os.path.join(self.dir, "log")
+        c = self.new_id()
+        self.ids.append(c)
+        self.ok("--log", log, "create", "--bundle", bundle.path, c)
+        for name in ("apparmorProfile", "selinuxLabel", "mountLabel"):
+            self.assertIn(f"{name} is ignored: it is of this host", read_text(log))
+        self.ok("start", c)
+        self.wait_status(c, "stopped")
+        settings = os.path.join(self.dir, "settings.json")
+        with open(settings, "w", encoding="ascii") as file:
+            json.dump({"vm": {"labels": "apply"}}, file)
+        # The guest's kernel has AppArmor, and no profiles.
+        self.fails("--configuration", settings, "create", "--bundle",
+                   self.bundle("true", process={"apparmorProfile": "docker-default"}).path, self.new_id(), says="docker-default")
+
     def test_what_a_guest_cannot_do_is_an_error(self):
         self.fails("run", "--bundle", self.bundle("true", linux={"intelRdt": {"closID": "x"}}).path, self.new_id(),
                    says="linux.intelRdt: not supported")

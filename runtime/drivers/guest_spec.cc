@@ -101,6 +101,20 @@ void dropNotifySocket(spec::Spec& spec) {
 
 }  // namespace
 
+void leaveLabelsOut(spec::Spec& spec) {
+    const auto leave_out = [](std::string& label, const char* name) {
+        if (label.empty()) return;
+        base::log::warning(std::string(name) +
+                           " is ignored: it is of this host, the container has a "
+                           "kernel of its own");
+        label.clear();
+    };
+    leave_out(spec.linux.mountLabel, "mountLabel");
+    if (!spec.process) return;
+    leave_out(spec.process->apparmorProfile, "apparmorProfile");
+    leave_out(spec.process->selinuxLabel, "selinuxLabel");
+}
+
 std::string guestFolder(const std::string& container_id) {
     return "/run/container/" + container_id;
 }

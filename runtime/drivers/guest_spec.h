@@ -29,6 +29,11 @@ struct GuestSpec {
     bool new_network_namespace = false;
 };
 
+// Takes out what is for security modules of this host (config.md, apparmorProfile, selinuxLabel;
+// config-linux.md, mountLabel), with a warning each: the guest's kernel knows none of it, and the
+// container is confined by its machine.
+void leaveLabelsOut(spec::Spec& spec);
+
 // The folder that the guest's agent has for a container, and deletes with it.
 std::string guestFolder(const std::string& container_id);
 // Name of the root file system in the share, and where it is in the guest.
