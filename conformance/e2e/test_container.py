@@ -4,7 +4,7 @@ import os
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
-from arca_test import (KIND, TAG, Case, default_config, environment, main, mounts_of, ours_only,  # noqa: E402
+from arca_test import (KIND, TAG, Case, default_config, environment, local_only, main, mounts_of, ours_only,  # noqa: E402
                        read_text, unlike, until)
 from leaks import cgroup_roots  # noqa: E402
 
@@ -266,6 +266,7 @@ class Program(Case):
                                                self.new_id()))
         self.assertEqual(result.out.split(), ["0", "1", "2", "3"], result)  # 3 is ls reading the folder
 
+    @local_only("the pid is a stand-in's")
     def test_the_created_init_holds_nothing_of_the_callers(self):
         marker = os.path.join(self.dir, "marker")
         with open(marker, "w", encoding="ascii"):
@@ -311,6 +312,7 @@ class Cgroup(Case):
         self.assertEqual(read_text(out).splitlines(), before)
         self.ok("delete", c)
 
+    @local_only("the program's cgroup is the guest's")
     def test_cgroups_path_is_joined_before_the_program_runs(self):
         path = f"/{TAG}-parent/inner"
 
@@ -324,6 +326,7 @@ class Cgroup(Case):
         for folder in self.folders(path).values():
             self.assertFalse(os.path.exists(folder), folder)
 
+    @local_only("the program's cgroup is the guest's")
     def test_without_a_cgroups_path_the_id_names_it(self):
         bundle = self.bundle("cat", "/proc/self/cgroup", linux={"cgroupsPath": None})
         self.check(bundle, lambda joined: TAG in joined)
