@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
-from arca_test import Case, main, mounts_of, ours_only, read_text, unlike  # noqa: E402
+from arca_test import Case, local_only, main, mounts_of, ours_only, read_text, unlike  # noqa: E402
 from isolation import mount, umount  # noqa: E402
 
 ADMIN = {"capabilities": {name: ["CAP_SYS_ADMIN"] for name in ("bounding", "effective", "permitted")}}
@@ -167,6 +167,7 @@ class Binds(MountCase):
 
 
 class Propagation(MountCase):
+    @local_only("its mounts have no peers on this host")
     @unlike("crun", "1.8.1 ignores it for binds of a list")
     def test_of_a_mount(self):
         source = self.mounted(self.folder("source"))
@@ -185,6 +186,7 @@ class Propagation(MountCase):
         self.assertEqual(self.inside("mount -t tmpfs t /srv && grep -c ' /srv ' /proc/self/mountinfo", process=ADMIN),
                          "1\n")
 
+    @local_only("it is seen when the guest's cache of names is over")
     @unlike("crun", "1.8.1 makes everything private first")
     def test_a_mount_made_outside_under_a_slave_is_seen_inside(self):
         source = self.mounted(self.folder("source"))
@@ -207,6 +209,7 @@ class Propagation(MountCase):
             pass
         self.assertEqual(self.exec(c, "ls", "/data/late").out, "")
 
+    @local_only("its mounts have no peers on this host")
     @unlike("crun", "1.8.1 ends up private")
     def test_of_the_root(self):
         for value, wanted in (("private", ""), ("slave", "master:"), ("rslave", "master:")):
@@ -270,9 +273,11 @@ class OptionTable(MountCase):
                 self.check_flags(found[f"/r/{name}"]["flags"], wanted)
                 self.check_flags(found[f"/r/{name}/below"]["flags"], wanted)
 
+    @local_only("what is mounted below a source is no mount of its own")
     def test_options_that_set(self):
         self.check(0, PLAIN)
 
+    @local_only("what is mounted below a source is no mount of its own")
     def test_options_that_undo(self):
         self.check(sum(MS_FLAGS.values()), UNDOING)
 
@@ -289,6 +294,7 @@ class OptionTable(MountCase):
         self.assertLessEqual({"sync", "dirsync", "lazytime"}, table["/a"]["options"])
         self.assertFalse({"sync", "dirsync", "lazytime"} & table["/b"]["options"])
 
+    @local_only("what is mounted below a source is no mount of its own")
     def test_propagation(self):
         source = self.tree()
         for path in (source, os.path.join(source, "below")):
@@ -329,6 +335,7 @@ class OptionTable(MountCase):
 
 
 @ours_only("runc 1.1.5 and crun 1.8.1 know only a part of it")
+@local_only("not supported, which is an error")
 class IdMapped(MountCase):
     """idmap and ridmap: the mount's own mappings, the container's, or an error."""
 
@@ -415,6 +422,7 @@ class Special(MountCase):
                 else:
                     self.assertEqual((table["/sys/fs/cgroup"]["type"], below), ("cgroup2", {}))
 
+    @local_only("its mounts have no peers on this host")
     @unlike("crun", "1.8.1 ends up private")
     def test_rootfs_propagation(self):
         for value, wanted in (("shared", "shared:"), ("rshared", "shared:"), ("unbindable", "unbindable"),
@@ -424,6 +432,7 @@ class Special(MountCase):
                         if tag != "-" and not tag.startswith("propagate_from")]
                 self.assertTrue("".join(tags).startswith(wanted) and (wanted or not tags), tags)
 
+    @local_only("test_sandbox.py has it")
     @ours_only("runc 1.1.5 and crun 1.8.1 leave the question to the kernel")
     def test_a_mount_label_without_selinux_is_a_warning(self):
         if os.path.exists("/sys/fs/selinux/enforce"):

@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
-from arca_test import KIND, Case, main, ours_only, read_text, until  # noqa: E402
+from arca_test import KIND, Case, local_only, main, ours_only, read_text, until  # noqa: E402
 
 FILE = {"pid": "pid", "network": "net", "ipc": "ipc", "uts": "uts", "mount": "mnt", "cgroup": "cgroup",
         "user": "user", "time": "time"}
@@ -21,6 +21,7 @@ class Kinds(Case):
         changes.setdefault("linux", {})["namespaces"] = namespaces
         return self.bundle(*(args or ("sleep", "600")), **changes)
 
+    @local_only("compares with namespaces of this host")
     def test_each_listed_namespace_is_new(self):
         kinds = ("pid", "network", "ipc", "uts", "mount", "cgroup")
         c = self.create(self.bundle_with([{"type": kind} for kind in kinds]))
@@ -29,6 +30,7 @@ class Kinds(Case):
             with self.subTest(kind=kind):
                 self.assertNotEqual(link(pid, kind), link("self", kind))
 
+    @local_only("compares with namespaces of this host")
     def test_a_namespace_not_listed_is_the_callers(self):
         c = self.create(self.bundle_with([{"type": "mount"}], hostname=None))
         pid = self.state(c)["pid"]
@@ -46,6 +48,7 @@ class Kinds(Case):
         children = f"/proc/{holder.pid}/task/{holder.pid}/children"
         return int(until(lambda: read_text(children).split(), "the forked holder")[0])
 
+    @local_only("compares with namespaces of this host")
     def test_a_namespace_given_by_path_is_joined(self):
         for kind, flags in (("network", ["--net"]), ("ipc", ["--ipc"]), ("uts", ["--uts"]),
                             ("cgroup", ["--cgroup"]), ("pid", ["--pid", "--fork", "--kill-child"])):
@@ -60,6 +63,7 @@ class Kinds(Case):
                 self.assertEqual(link(self.state(c)["pid"], kind), os.readlink(path))
                 self.ok("delete", "--force", c)
 
+    @local_only("compares with namespaces of this host")
     def test_a_pid_namespace_given_by_path_does_not_end_with_the_container(self):
         holder = self.holder("--pid", "--fork", "--kill-child")
         c = self.create(self.bundle_with([{"type": "pid", "path": f"/proc/{holder}/ns/pid"}, {"type": "mount"}],
@@ -68,6 +72,7 @@ class Kinds(Case):
         self.ok("delete", "--force", c)
         self.assertEqual(read_text(f"/proc/{holder}/comm"), "sleep\n")
 
+    @local_only("compares with namespaces of this host")
     def test_two_containers_can_share_namespaces(self):
         first = self.start()
         pid = self.state(first)["pid"]
@@ -147,6 +152,7 @@ class User(Case):
         terminal.read_until(b"0")
         self.wait_status(c, "stopped")
 
+    @local_only("compares with namespaces of this host")
     def test_a_user_namespace_given_by_path(self):
         holder = self.spawn(["unshare", "--user", "--", "sleep", "600"])
         until(lambda: read_text(f"/proc/{holder.pid}/comm") == "sleep\n", "the holder is there")
@@ -172,6 +178,7 @@ class User(Case):
 
 @ours_only("runc 1.1.5 has no time namespaces; crun 1.8.1 fails and kills a process that is not its own")
 class Time(Case):
+    @local_only("compares with this host's clocks")
     def test_the_offsets_are_those_of_the_config(self):
         bundle = self.bundle("sh", "-c", "cut -d. -f1 /proc/uptime; cat /proc/self/timens_offsets",
                              linux={"timeOffsets": {"boottime": {"secs": 500000, "nanosecs": 0},

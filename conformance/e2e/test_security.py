@@ -9,7 +9,7 @@ import shutil
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
-from arca_test import (RUNTIME, TOP, Case, environment, main, mounts_of, ours_only, read_text, unlike,  # noqa: E402
+from arca_test import (RUNTIME, TOP, Case, environment, local_only, main, mounts_of, ours_only, read_text, unlike,  # noqa: E402
                        until, wait_process)
 from isolation import rename_exchange  # noqa: E402
 
@@ -33,6 +33,7 @@ class Attack(Case):
         self.assertEqual(read_text(self.victim), "the host's\n")
 
 
+@local_only("the runtime's files are not in the guest")
 class OverwritingTheRuntime(Attack):
     """CVE-2019-5736: a program in the container gets hold of the runtime's file through /proc/PID/exe."""
 
@@ -111,6 +112,7 @@ class OverwritingTheRuntime(Attack):
         self.assertEqual(self.checksums(), self.sums)
 
 
+@local_only("looks at the mount table of the init")
 class RacingTheMountTarget(Attack):
     """CVE-2021-30465 and CVE-2024-45310: the target's folder is exchanged with a link while the runtime mounts."""
 
@@ -353,6 +355,7 @@ class FakeProc(Attack):
                 bundle = self.bundle("true", linux={"sysctl": {name: "9"}})
                 self.assertNotEqual(self.rt("create", "--bundle", bundle.path, self.new_id()).code, 0)
 
+    @local_only("looks at the program from here")
     def test_an_exec_into_a_container_that_replaced_proc(self):
         script = ("mount -t tmpfs t /proc && mkdir -p /proc/self/fd /proc/self/attr /proc/thread-self/attr && "
                   "for f in self/attr/exec self/oom_score_adj thread-self/attr/exec self/comm; do "

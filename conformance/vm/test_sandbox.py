@@ -185,6 +185,10 @@ class Guest(Sandbox):
         self.fails("run", "--bundle", self.bundle("true", linux={"intelRdt": {"closID": "x"}}).path, self.new_id(),
                    says="linux.intelRdt: not supported")
         c = self.start()
+        mapped = {"destination": "/data", "type": "bind", "source": self.dir, "options": ["rbind", "idmap"],
+                  "uidMappings": [{"containerID": 0, "hostID": 1, "size": 1}], "gidMappings": [{"containerID": 0, "hostID": 1, "size": 1}]}
+        self.fails("run", "--bundle", self.bundle("true", writable=True, mounts=[mapped]).path, self.new_id(),
+                   says="id mappings of the mount at /data: not supported in a sandbox with a guest")
         self.fails("ps", c, says="only --format json")
         given = self.call(["/bin/sh", "-c", 'exec "$@" 3</dev/null', "sh", *self.command("exec", "--preserve-fds", "1", c, "true")])
         self.assertEqual((given.code, given.out), (255, ""), given)

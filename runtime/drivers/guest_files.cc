@@ -37,7 +37,7 @@ Result<UniqueFd> cloneTree(const SharedPath& share) {
         static_cast<int>(::syscall(SYS_open_tree, AT_FDCWD, share.source.c_str(), flags)));
     if (!tree.valid()) return failErrno("open " + base::printable(share.source));
     mount_attr attributes{};
-    attributes.propagation = MS_SLAVE;
+    attributes.propagation = share.follows ? MS_SLAVE : MS_PRIVATE;
     if (share.read_only) attributes.attr_set = MOUNT_ATTR_RDONLY;
     // All below it too: what the guest is to read only must be so on this side of it.
     if (::syscall(SYS_mount_setattr, tree.get(), "", AT_EMPTY_PATH | AT_RECURSIVE, &attributes,

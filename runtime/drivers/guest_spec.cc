@@ -46,18 +46,28 @@ Result<> checkSupported(const spec::Spec& spec) {
     if (linux_part.intelRdt) return unsupported("linux.intelRdt");
     if (!linux_part.netDevices.empty()) return unsupported("linux.netDevices");
     for (const spec::Mount& mount : spec.mounts) {
-        if (mount.isBind() && !(mount.uidMappings.empty() && mount.gidMappings.empty())) {
+        const bool mapped = hasOption(mount, "idmap") || hasOption(mount, "ridmap") ||
+                            !mount.uidMappings.empty() || !mount.gidMappings.empty();
+        if (mount.isBind() && mapped) {
             return unsupported("id mappings of the mount at " + base::printable(mount.destination));
         }
     }
     return {};
 }
 
+// Private unless the bundle says otherwise, as where the kernel binds.
+bool followsHost(const spec::Mount& mount) {
+    return std::any_of(mount.options.begin(), mount.options.end(), [](const std::string& option) {
+        return option == "slave" || option == "rslave" || option == "shared" || option == "rshared";
+    });
+}
+
 SharedPath sharedPathOf(const spec::Mount& mount, size_t number) {
     return {"m" + std::to_string(number),
             mount.source,
             isReadOnly(mount),
-            hasOption(mount, "rbind") || mount.type == "bind",
+            hasOption(mount, "rbind") || !hasOption(mount, "bind"),
+            followsHost(mount),
             {}};
 }
 
@@ -130,7 +140,7 @@ Placement sharePlacement(const std::string& container_id) {
 
 std::vector<SharedPath> hostPaths(const spec::Spec& spec) {
     std::vector<SharedPath> paths;
-    if (spec.root) paths.push_back({kRootfsShare, spec.root->path, false, true, {}});
+    if (spec.root) paths.push_back({kRootfsShare, spec.root->path, false, true, true, {}});
     for (const spec::Mount& mount : spec.mounts) {
         if (mount.isBind()) paths.push_back(sharedPathOf(mount, paths.size()));
     }
@@ -196,7 +206,7 @@ Result<GuestSpec> makeGuestSpec(const spec::Spec& spec, const std::string& conta
     ARCA_CHECK(checkSupported(spec));
     GuestSpec guest;
     guest.spec = spec;
-    SharedPath root{kRootfsShare, spec.root->path, false, true, {}};
+    SharedPath root{kRootfsShare, spec.root->path, false, true, true, {}};
     ARCA_TRY(root.guest_path, places.rootfs(root));
     guest.shares.push_back(std::move(root));
     guest.spec.root->path = guestRootfs(container_id);
