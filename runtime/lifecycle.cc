@@ -126,6 +126,7 @@ Result<Settings> chooseSandbox(const Context& context, const spec::Annotations& 
         record.sandbox_id = sandboxOwner(annotations, record.id);
         ARCA_CHECK(base::validateId(record.sandbox_id));
     }
+    record.applies_labels = record.sandbox != "vm" || settings.vm.labels == "apply";
     return settings;
 }
 
@@ -168,6 +169,7 @@ Result<ProcessRequest> initRequest(const Context& context, Action action, Bundle
     request.options = writeOptions(options);
     request.stdio = hasTerminal(bundle.spec) ? Stdio::kTerminal : Stdio::kInherit;
     request.inherited_fds = context.fds.count;
+    request.applies_labels = record.applies_labels;
     request.may_be_plugged = action == Action::kCreate || !host_hooks.prestart.empty() ||
                              !host_hooks.createRuntime.empty();
     request.run_hooks = [&record, &host_hooks](pid_t pid) {

@@ -65,6 +65,7 @@ Record decode(const Json& json) {
     record.sandbox = json.at("sandbox").get<std::string>();
     // Records of earlier versions have none: each container had its own.
     record.sandbox_id = json.value("sandbox_id", record.id);
+    record.applies_labels = json.value("applies_labels", true);
     record.private_pid_namespace = json.at("private_pid_namespace").get<bool>();
     record.home_given = json.at("home_given").get<bool>();
     if (json.contains("systemd_scope")) {
@@ -100,6 +101,7 @@ std::string writeRecord(const Record& record) {
               {"rootless", record.rootless},
               {"sandbox", record.sandbox},
               {"sandbox_id", record.sandbox_id},
+              {"applies_labels", record.applies_labels},
               {"private_pid_namespace", record.private_pid_namespace},
               {"home_given", record.home_given}};
     if (record.scope) {

@@ -37,6 +37,8 @@ struct Record {
     std::string rootless;    // the creator's --rootless
     std::string sandbox;     // which driver has it
     std::string sandbox_id;  // the container that owns the sandbox; of `local` its own id
+    // Labels for security modules are for the kernel that its processes have.
+    bool applies_labels = true;
     // The configuration's own pid namespace: when its init ends, the kernel ends the rest.
     bool private_pid_namespace = false;
     // With --systemd-cgroup: the unit that the container is in.

@@ -174,6 +174,9 @@ class Guest(Sandbox):
             self.assertIn(f"{name} is ignored: it is of this host", read_text(log))
         self.ok("start", c)
         self.wait_status(c, "stopped")
+        c = self.start()
+        given = self.rt("--log", log, "exec", "--apparmor", "of-an-exec", c, "echo", "fine")
+        self.assertEqual((given.code, given.out), (0, "fine\n"), given)
         settings = os.path.join(self.dir, "settings.json")
         with open(settings, "w", encoding="ascii") as file:
             json.dump({"vm": {"labels": "apply"}}, file)

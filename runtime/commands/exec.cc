@@ -69,6 +69,7 @@ Result<ProcessRequest> execRequest(const Context& context, const Container& cont
 
     ProcessRequest request;
     request.container_id = container.record.id;
+    request.applies_labels = container.record.applies_labels;
     request.process_id = newExecId();
     request.stdio = process.terminal ? Stdio::kTerminal : Stdio::kInherit;
     wrapper.ociVersion = container.record.oci_version;

@@ -151,7 +151,6 @@ Result<GuestSpec> SandboxDriver::guestSpec(const ProcessRequest& request) {
         return fail(Code::kUnsupported,
                     "descriptors (--preserve-fds, LISTEN_FDS) cannot be passed into a guest");
     }
-    const bool labels = kind_ != "vm" || settings_->vm.labels == "apply";
     const bool is_init = request.process_id == request.container_id;
     if (is_init) {
         const Placements places =
@@ -162,14 +161,14 @@ Result<GuestSpec> SandboxDriver::guestSpec(const ProcessRequest& request) {
         // In somebody else's guest nothing of the host is mounted below the container's own folder,
         // which its agent deletes with all that is in it.
         if (kind_ != "vm") made->spec.root->path = made->shares.front().guest_path;
-        if (!labels) leaveLabelsOut(made->spec);
+        if (!request.applies_labels) leaveLabelsOut(made->spec);
         ARCA_CHECK(planGuestNetwork(request, *made));
         return made;
     }
     GuestSpec guest;
     guest.spec = *request.spec;
     guest.spec.root->path = guestRootfs(request.container_id);
-    if (!labels) leaveLabelsOut(guest.spec);
+    if (!request.applies_labels) leaveLabelsOut(guest.spec);
     if (kind_ != "vm") {
         ARCA_TRY(const UniqueFd dir, containerDir(request.container_id));
         ARCA_TRY(const std::string text,
