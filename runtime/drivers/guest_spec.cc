@@ -67,8 +67,8 @@ SharedPath sharedPathOf(const spec::Mount& mount, size_t number) {
             mount.source,
             isReadOnly(mount),
             hasOption(mount, "rbind") || !hasOption(mount, "bind"),
-            followsHost(mount),
-            {}};
+            {},
+            followsHost(mount)};
 }
 
 Result<> moveMounts(GuestSpec& guest, const Placement& place) {
@@ -140,7 +140,7 @@ Placement sharePlacement(const std::string& container_id) {
 
 std::vector<SharedPath> hostPaths(const spec::Spec& spec) {
     std::vector<SharedPath> paths;
-    if (spec.root) paths.push_back({kRootfsShare, spec.root->path, false, true, true, {}});
+    if (spec.root) paths.push_back({kRootfsShare, spec.root->path, false, true, {}});
     for (const spec::Mount& mount : spec.mounts) {
         if (mount.isBind()) paths.push_back(sharedPathOf(mount, paths.size()));
     }
@@ -206,7 +206,7 @@ Result<GuestSpec> makeGuestSpec(const spec::Spec& spec, const std::string& conta
     ARCA_CHECK(checkSupported(spec));
     GuestSpec guest;
     guest.spec = spec;
-    SharedPath root{kRootfsShare, spec.root->path, false, true, true, {}};
+    SharedPath root{kRootfsShare, spec.root->path, false, true, {}};
     ARCA_TRY(root.guest_path, places.rootfs(root));
     guest.shares.push_back(std::move(root));
     guest.spec.root->path = guestRootfs(container_id);

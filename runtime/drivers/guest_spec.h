@@ -18,8 +18,8 @@ struct SharedPath {
     std::string source;
     bool read_only = false;
     bool recursive = true;
-    bool follows = true;     // what the host mounts and unmounts there later
     std::string guest_path;  // where it is there
+    bool follows = true;     // what the host mounts and unmounts there later
 };
 
 struct GuestSpec {
