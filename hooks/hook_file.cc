@@ -153,10 +153,11 @@ bool When::holds(const spec::Spec& spec) const {
                       [](const spec::Mount& mount) { return mount.isBind(); }))) {
         return false;
     }
-    for (const auto& [name, value] : annotations) {
-        const bool found = std::any_of(
-            spec.annotations.begin(), spec.annotations.end(),
-            [&](const auto& one) { return name.matches(one.first) && value.matches(one.second); });
+    for (const auto& wanted : annotations) {
+        const bool found =
+            std::any_of(spec.annotations.begin(), spec.annotations.end(), [&](const auto& one) {
+                return wanted.first.matches(one.first) && wanted.second.matches(one.second);
+            });
         if (!found) return false;
     }
     if (commands.empty()) return true;
