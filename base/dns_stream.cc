@@ -1,7 +1,8 @@
 #include "base/dns_stream.h"
 
+#include <arpa/inet.h>
+
 #include <algorithm>
-#include <array>
 #include <cstdint>
 #include <utility>
 
@@ -36,6 +37,18 @@ Result<std::string> readUpTo(DataChannel& channel, size_t size) {
 }
 
 }  // namespace
+
+std::optional<sockaddr_in> nameServerAt(const std::string& address) {
+    sockaddr_in place{};
+    place.sin_family = AF_INET;
+    place.sin_port = htons(kDnsPort);
+    // inet_pton(3) stops at a NUL byte, which a string may have in it.
+    if (address.find('\0') != std::string::npos ||
+        ::inet_pton(AF_INET, address.c_str(), &place.sin_addr) != 1) {
+        return std::nullopt;
+    }
+    return place;
+}
 
 Result<std::optional<std::string>> readDnsMessage(DataChannel& channel) {
     constexpr size_t kLengthBytes = 2;

@@ -5,6 +5,8 @@
 // first: how the question is to be asked.
 #pragma once
 
+#include <netinet/in.h>
+
 #include <optional>
 #include <string>
 #include <string_view>
@@ -19,6 +21,9 @@ inline constexpr char kByStream = 'T';    // any number, one after the other
 inline constexpr uint16_t kDnsPort = 53;
 inline constexpr size_t kDnsHeaderBytes = 12;
 inline constexpr size_t kMaxDnsBytes = 65535;
+
+// The name server's port at the IPv4 address; nullopt when it is none.
+std::optional<sockaddr_in> nameServerAt(const std::string& address);
 
 // The next message; nullopt when the stream has ended before one. kInvalidArgument for one that is
 // shorter than a header, or is not whole.

@@ -34,15 +34,6 @@ namespace {
 constexpr uint32_t kPriority = 1;
 constexpr uint32_t kHandle = 1;
 constexpr char kName[] = "arca-guest";
-constexpr char kLoad[] = "load a packet filter";
-
-// "return TC_ACT_SHOT".
-Result<UniqueFd> loadDrop() {
-    const std::array program{
-        base::bpfInstruction(BPF_ALU64 | BPF_MOV | BPF_K, BPF_REG_0, 0, 0, TC_ACT_SHOT),
-        base::bpfInstruction(BPF_JMP | BPF_EXIT, 0, 0, 0, 0)};
-    return base::loadBpf(BPF_PROG_TYPE_SCHED_CLS, program, kLoad);
-}
 
 constexpr int kContext = BPF_REG_6;  // where the program keeps its argument
 // The frame's parts, as the program finds them.
@@ -96,11 +87,12 @@ class Program {
     void leave() { add(BPF_JMP | BPF_EXIT, 0, 0, 0, 0); }
     void place(Label label) { places_[label] = instructions_.size(); }
 
-    std::span<const bpf_insn> finish() {
+    // Has the kernel check and load it.
+    Result<UniqueFd> load() {
         for (const Jump& jump : jumps_) {
             instructions_[jump.at].off = static_cast<int16_t>(places_[jump.to] - jump.at - 1);
         }
-        return instructions_;
+        return base::loadBpf(BPF_PROG_TYPE_SCHED_CLS, instructions_, "load a packet filter");
     }
 
  private:
@@ -151,6 +143,14 @@ void addExceptions(Program& program, int target) {
     program.leave();
 }
 
+// "return TC_ACT_SHOT".
+Result<UniqueFd> loadDrop() {
+    Program program;
+    program.set(BPF_REG_0, TC_ACT_SHOT);
+    program.leave();
+    return program.load();
+}
+
 enum class Exceptions { kNone, kOwn };
 
 // "return bpf_redirect(target, 0)", after the exceptions.
@@ -164,7 +164,7 @@ Result<UniqueFd> loadRedirect(unsigned target, Exceptions exceptions) {
     program.set(BPF_REG_2, 0);
     program.call(BPF_FUNC_redirect);
     program.leave();
-    return base::loadBpf(BPF_PROG_TYPE_SCHED_CLS, program.finish(), kLoad);
+    return program.load();
 }
 
 struct Target {

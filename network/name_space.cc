@@ -3,7 +3,6 @@
 #include <fcntl.h>
 #include <sched.h>
 
-#include <array>
 #include <cerrno>
 #include <optional>
 #include <thread>
@@ -11,6 +10,7 @@
 
 #include "base/files.h"
 #include "base/strings.h"
+#include "base/thread.h"
 #include "network/rtnl.h"
 
 namespace arca::network {
@@ -23,39 +23,34 @@ using base::UniqueFd;
 
 namespace {
 
-// A netlink socket stays in the namespace that it was made in.
-Result<Socket> openNetlinkIn(int name_space) {
-    Result<Socket> opened{Socket()};
-    std::thread([&] {
-        if (::setns(name_space, CLONE_NEWNET) != 0) {
-            opened = failErrno("enter a network namespace");
-        } else {
-            opened = openNetlink();
-        }
-    }).join();
-    return opened;
+// What `work` gives, on a thread that may leave the namespace that this one is in.
+template <typename T>
+Result<T> elsewhere(const std::function<Result<T>()>& work) {
+    Result<T> done{T()};
+    ARCA_TRY(std::thread thread, base::startThread([&] { done = work(); }));
+    thread.join();
+    return done;
 }
 
-std::string macOf(rtnl_link* link) {
-    nl_addr* address = rtnl_link_get_addr(link);
-    std::array<char, 64> text{};
-    return address == nullptr ? "" : nl_addr2str(address, text.data(), text.size());
+// A netlink socket stays in the namespace that it was made in.
+Result<Socket> openNetlinkIn(int name_space) {
+    return elsewhere<Socket>([&]() -> Result<Socket> {
+        if (::setns(name_space, CLONE_NEWNET) != 0) return failErrno("enter a network namespace");
+        return openNetlink();
+    });
 }
 
 // The first for which `is_it` holds.
 Result<Found> find(int name_space, const std::string& what,
                    const std::function<bool(rtnl_link*)>& is_it) {
     ARCA_TRY(const Socket socket, openNetlinkIn(name_space));
-    const auto all = [](nl_sock* sock, nl_cache** cache) {
-        return rtnl_link_alloc_cache(sock, AF_UNSPEC, cache);
-    };
     std::optional<Found> found;
     const auto look = [&](rtnl_link* link) -> Result<> {
         if (found || !is_it(link)) return {};
         found = {static_cast<unsigned>(rtnl_link_get_ifindex(link)), rtnl_link_get_name(link)};
         return {};
     };
-    ARCA_CHECK(forEachObject<rtnl_link>(socket.get(), all, "interfaces", look));
+    ARCA_CHECK(forEachObject<rtnl_link>(socket.get(), allLinks, "interfaces", look));
     if (found) return std::move(*found);
     return fail(Code::kNotFound, what + ": there is no such interface");
 }
@@ -67,20 +62,11 @@ Result<UniqueFd> openOwnNamespace() {
 }
 
 Result<UniqueFd> makeNamespace(const std::function<Result<>()>& inside) {
-    Result<UniqueFd> made{UniqueFd()};
-    std::thread([&] {
-        if (::unshare(CLONE_NEWNET) != 0) {
-            made = failErrno("make a network namespace");
-            return;
-        }
-        auto done = inside();
-        if (done) {
-            made = openOwnNamespace();
-        } else {
-            made = fail(std::move(done).error());
-        }
-    }).join();
-    return made;
+    return elsewhere<UniqueFd>([&]() -> Result<UniqueFd> {
+        if (::unshare(CLONE_NEWNET) != 0) return failErrno("make a network namespace");
+        ARCA_CHECK(inside());
+        return openOwnNamespace();
+    });
 }
 
 Result<Found> findByName(int name_space, const std::string& name) {
@@ -90,7 +76,7 @@ Result<Found> findByName(int name_space, const std::string& name) {
 
 Result<Found> findByMac(int name_space, const std::string& mac) {
     return find(name_space, "interface with MAC address " + base::printable(mac),
-                [&](rtnl_link* link) { return mac == macOf(link); });
+                [&](rtnl_link* link) { return mac == textOf(rtnl_link_get_addr(link)); });
 }
 
 Result<> moveInterface(int from, unsigned index, int to, const std::string& name) {

@@ -97,6 +97,17 @@ Result<> ask(nl_sock* socket, nl_msg* message, const std::string& what) {
     return {};
 }
 
+std::string textOf(nl_addr* address) {
+    constexpr size_t kLongest = 64;
+    if (address == nullptr) return {};
+    std::array<char, kLongest> buffer{};
+    return nl_addr2str(address, buffer.data(), buffer.size());
+}
+
+int allLinks(nl_sock* socket, nl_cache** cache) {
+    return rtnl_link_alloc_cache(socket, AF_UNSPEC, cache);
+}
+
 Result<Parsed> parseAddress(int family, const std::string& text, Prefix prefix) {
     const auto wrong = [&] {
         constexpr size_t kShown = 128;

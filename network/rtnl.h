@@ -47,6 +47,12 @@ struct Parsed {
     std::string text;
 };
 
+// "" for none.
+std::string textOf(nl_addr* address);
+
+// For forEachObject(): all links.
+int allLinks(nl_sock* socket, nl_cache** cache);
+
 enum class Prefix { kNeeded, kNone };
 
 // "address/length", or the address alone.

@@ -9,7 +9,6 @@
 #include <sys/socket.h>
 
 #include <algorithm>
-#include <array>
 #include <cerrno>
 #include <utility>
 
@@ -23,14 +22,6 @@ using base::failErrno;
 using base::Result;
 
 namespace {
-
-constexpr size_t kAddressText = 64;
-
-std::string textOf(nl_addr* address) {
-    if (address == nullptr) return {};
-    std::array<char, kAddressText> buffer{};
-    return nl_addr2str(address, buffer.data(), buffer.size());
-}
 
 // With the prefix length even where it is that of one host, or 0.
 std::string prefixOf(nl_addr* address, int family) {
@@ -50,10 +41,7 @@ Interface* find(std::vector<Interface>& interfaces, int index) {
 }
 
 Result<> readLinks(nl_sock* socket, std::vector<Interface>& into) {
-    const auto all = [](nl_sock* sock, nl_cache** cache) {
-        return rtnl_link_alloc_cache(sock, AF_UNSPEC, cache);
-    };
-    return forEachObject<rtnl_link>(socket, all, "interfaces", [&](rtnl_link* link) -> Result<> {
+    const auto take = [&](rtnl_link* link) -> Result<> {
         if (rtnl_link_get_arptype(link) != ARPHRD_ETHER) return {};
         Interface one;
         one.name = rtnl_link_get_name(link);
@@ -64,7 +52,8 @@ Result<> readLinks(nl_sock* socket, std::vector<Interface>& into) {
         one.up = (rtnl_link_get_flags(link) & IFF_UP) != 0;
         into.push_back(std::move(one));
         return {};
-    });
+    };
+    return forEachObject<rtnl_link>(socket, allLinks, "interfaces", take);
 }
 
 Result<> readAddresses(nl_sock* socket, std::vector<Interface>& into) {

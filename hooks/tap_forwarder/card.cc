@@ -47,8 +47,8 @@ Result<> Card::giveBack() const {
     ARCA_CHECK(network::setLink(name_, false, kHomeMtu));
     // By its own address it is found the next time.
     ARCA_CHECK(network::setMac(name_, mac_));
-    ARCA_TRY(const network::Found card, network::findByName(ends_.here.get(), name_));
-    return network::moveInterface(ends_.here.get(), card.index, ends_.home.get(), ends_.home_name);
+    const unsigned index = ::if_nametoindex(name_.c_str());
+    return network::moveInterface(ends_.here.get(), index, ends_.home.get(), ends_.home_name);
 }
 
 Card::~Card() {

@@ -1,6 +1,5 @@
 #include "hooks/tap_forwarder/name_relay.h"
 
-#include <arpa/inet.h>
 #include <netinet/in.h>
 #include <poll.h>
 #include <sys/socket.h>
@@ -56,20 +55,16 @@ NameRelay::NameRelay(base::Transport& transport, uint32_t port)
 
 Result<std::unique_ptr<NameRelay>> NameRelay::start(base::Transport& transport,
                                                     const std::string& address, uint32_t port) {
-    sockaddr_in place{};
-    place.sin_family = AF_INET;
-    place.sin_port = htons(base::kDnsPort);
-    const bool is_address = address.find('\0') == std::string::npos &&
-                            ::inet_pton(AF_INET, address.c_str(), &place.sin_addr) == 1;
-    if (!is_address || ntohl(place.sin_addr.s_addr) >> 24U != IN_LOOPBACKNET) {
+    const auto place = base::nameServerAt(address);
+    if (!place || ntohl(place->sin_addr.s_addr) >> 24U != IN_LOOPBACKNET) {
         return fail(Code::kInvalidArgument, "name server \"" +
                                                 base::printable(address.substr(0, 64)) +
                                                 "\": not a loopback address of IPv4");
     }
     const std::string what = "listen on " + address + ", port " + std::to_string(base::kDnsPort);
     std::unique_ptr<NameRelay> relay(new NameRelay(transport, port));
-    ARCA_TRY(relay->datagrams_, bindTo(place, SOCK_DGRAM, what));
-    ARCA_TRY(relay->connections_, bindTo(place, SOCK_STREAM, what));
+    ARCA_TRY(relay->datagrams_, bindTo(*place, SOCK_DGRAM, what));
+    ARCA_TRY(relay->connections_, bindTo(*place, SOCK_STREAM, what));
     if (relay->stop_.fd() < 0) return failErrno("eventfd");
     ARCA_TRY(relay->thread_, base::startThread([raw = relay.get()] { raw->run(); }));
     return relay;

@@ -1,6 +1,5 @@
 #include "runtime/monitor/name_server.h"
 
-#include <arpa/inet.h>
 #include <netinet/in.h>
 #include <poll.h>
 #include <sys/socket.h>
@@ -31,15 +30,11 @@ constexpr int kAcceptPauseMillis = 100;
 constexpr std::chrono::milliseconds kAnswerLimit{10'000};
 
 Result<UniqueFd> connectTo(const std::string& address, int type) {
-    sockaddr_in place{};
-    place.sin_family = AF_INET;
-    place.sin_port = htons(base::kDnsPort);
-    if (::inet_pton(AF_INET, address.c_str(), &place.sin_addr) != 1) {
-        return fail(Code::kInternal, address + ": not an address");
-    }
+    const auto place = base::nameServerAt(address);
+    if (!place) return fail(Code::kInternal, address + ": not an address");
     UniqueFd fd(::socket(AF_INET, type | SOCK_CLOEXEC, 0));
     if (!fd.valid() ||
-        ::connect(fd.get(), reinterpret_cast<const sockaddr*>(&place), sizeof place) != 0) {
+        ::connect(fd.get(), reinterpret_cast<const sockaddr*>(&*place), sizeof *place) != 0) {
         return failErrno("reach the name server " + address);
     }
     return fd;

@@ -1,6 +1,7 @@
 #include "runtime/monitor/network_card.h"
 
 #include <fcntl.h>
+#include <net/if.h>
 
 #include <cerrno>
 #include <string>
@@ -79,10 +80,10 @@ Result<NetworkCard::Joint> NetworkCard::join(const network::Interface& interface
     not_joined.release();
     Joint joint;
     joint.inside_.reset(new Joint::Inside{*this, std::move(here)});
-    ARCA_TRY(const network::Found tap, network::findByName(joint.inside_->here.get(), kName));
+    const unsigned tap = ::if_nametoindex(kName);
     ARCA_CHECK(silence(kName));
-    ARCA_TRY(joint.inside_->from_guest, network::IngressRule::redirect(tap.index, interface.index));
-    ARCA_TRY(joint.inside_->to_guest, network::IngressRule::redirect(interface.index, tap.index));
+    ARCA_TRY(joint.inside_->from_guest, network::IngressRule::redirect(tap, interface.index));
+    ARCA_TRY(joint.inside_->to_guest, network::IngressRule::redirect(interface.index, tap));
     ARCA_CHECK(network::setLink(kName, true, interface.mtu));
     return joint;
 }
