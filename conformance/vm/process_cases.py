@@ -7,6 +7,7 @@ import concurrent.futures
 import contextlib
 import json
 import os
+import pathlib
 import signal
 import socket
 import time
@@ -350,6 +351,7 @@ class ProcessCases:
 
     def test_hooks_of_a_configuration_run_with_its_state(self):
         note = f"/tmp/{self.name}-{time.time_ns()}"
+        self.addCleanup(pathlib.Path(note).unlink, missing_ok=True)  # in a VM it is the guest's, and goes with it
         hooks = self.no_hooks()
         busybox = self.guest.rootfs + "/bin/busybox"
         for kind in ("prestart", "createRuntime", "poststart", "poststop"):
