@@ -67,7 +67,9 @@ function(arca_unit_test name)
     set_tests_properties(${name} PROPERTIES LABELS unit TIMEOUT 120)
 endfunction()
 
-# arca_fuzz_target(NAME SOURCE [LIBS libs...]): a libFuzzer program NAME_fuzz, only in the `fuzz` preset.
+# arca_fuzz_target(NAME SOURCE [LIBS libs...]): a libFuzzer program NAME_fuzz and its test fuzz_NAME, which runs it for
+# ARCA_FUZZ_SECONDS; only in the `fuzz` preset. What it finds goes to <build>/found/NAME, the seeds are only read; an
+# input that it fails on goes to <build>/crashes/NAME.
 function(arca_fuzz_target name source)
     cmake_parse_arguments(ARG "" "" "LIBS" ${ARGN})
     if(NOT ARCA_FUZZ)
@@ -75,4 +77,15 @@ function(arca_fuzz_target name source)
     endif()
     add_executable(${name}_fuzz ${source})
     target_link_libraries(${name}_fuzz PRIVATE arca_flags ${ARG_LIBS} -fsanitize=fuzzer)
+    if(NOT TARGET fuzzers)
+        add_custom_target(fuzzers)
+    endif()
+    add_dependencies(fuzzers ${name}_fuzz)
+    file(MAKE_DIRECTORY ${CMAKE_BINARY_DIR}/found/${name} ${CMAKE_BINARY_DIR}/crashes/${name})
+    math(EXPR limit "${ARCA_FUZZ_SECONDS} + 120")
+    add_test(NAME fuzz_${name}
+        COMMAND ${name}_fuzz -max_total_time=${ARCA_FUZZ_SECONDS} -timeout=10 -rss_limit_mb=2048 -print_final_stats=1
+            -artifact_prefix=${CMAKE_BINARY_DIR}/crashes/${name}/ ${CMAKE_BINARY_DIR}/found/${name}
+            ${CMAKE_SOURCE_DIR}/fuzz/corpus/${name})
+    set_tests_properties(fuzz_${name} PROPERTIES LABELS fuzz TIMEOUT ${limit})
 endfunction()

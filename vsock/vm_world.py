@@ -158,7 +158,7 @@ class Vm:
              "-chardev", f"socket,id=vsock,path={backend.vhost_user}", "-device", "vhost-user-vsock-pci,chardev=vsock",
              "-nodefaults", "-no-user-config", "-nographic", "-serial", f"file:{self.console}",
              "-qmp", f"unix:{self.monitor_path},server=on,wait=off",
-             "-kernel", str(kernel.image), "-initrd", image,
+             "-kernel", str(kernel.emulated), "-initrd", image,
              "-append", "console=ttyS0 quiet panic=-1 rdinit=/init"],
             stdin=subprocess.DEVNULL)
 

@@ -219,7 +219,7 @@ class Machine:
                    "-device", "vhost-user-vsock-pci,chardev=vsock",
                    "-serial", f"file:{self.console}",
                    "-qmp", f"unix:{self.folder / 'qmp.sock'},server=on,wait=off",
-                   "-kernel", str(self.kernel.image)]
+                   "-kernel", str(self.kernel.emulated)]
         # A machine that is busy may not give QEMU a timer tick in the time that the kernel waits for one at its boot.
         append = "console=ttyS0 quiet panic=-1 no_timer_check"
         if self.initrd is not None:

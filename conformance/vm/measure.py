@@ -3,14 +3,16 @@
 
     measure.py [boot] [run] [memory] [streams] [--runs N]     (all of them by default)
 
-boot      from the start of QEMU to the first gRPC answer, against the same kernel whose init only powers off
-run       from the start of `arca-runtime --sandbox vm run` to the container's first output, against the same kernel
+boot      from the start of QEMU to the first gRPC answer, against the same kernel whose init only powers off: as Debian
+          packs it (vmlinuz), and unpacked (vmlinux), as our VMs boot it
+run       from the start of `arca-runtime --sandbox vm run` to the container's first output, against the same
 memory    the agent's resident memory, idle and with 64 processes with stdio
 streams   a program's output through the agent, against the same stream straight from the guest's vsock
 """
 
 import argparse
 import contextlib
+import dataclasses
 import json
 import os
 import pathlib
@@ -63,13 +65,31 @@ def bare_boot(kernel, image):
         return took, usage.ru_utime + usage.ru_stime
 
 
-def boot(kernel, image, folder, runs):
+def measured(kernel, folder, runs, name, ours, units):
+    """Ours and the bare kernels by turns, so that what else the machine does hits all alike."""
     empty = empty_image(folder)
-    ours, bare = [], []
-    for _ in range(runs):  # by turns: what else the machine does hits both alike
-        bare.append(bare_boot(kernel, empty))
-        ours.append(first_answer(kernel, image))
-    compare(bare, "first gRPC answer", ours, ("s by the clock", "s of QEMU's CPU"), runs)
+    kernels = {"bare vmlinuz to power-off": dataclasses.replace(kernel, unpacked=None)}
+    if kernel.unpacked:
+        kernels["bare vmlinux to power-off"] = kernel
+    times = {title: [] for title in (*kernels, name)}
+    for _ in range(runs):
+        for title, bare in kernels.items():
+            times[title].append(bare_boot(bare, empty))
+        times[name].append(ours())
+    for number, unit in enumerate(units):
+        figures = {}
+        for title, pairs in times.items():
+            values = [pair[number] for pair in pairs]
+            figures[title] = (min(values), statistics.median(values))
+            print(f"{title:28} min {min(values):6.3f}   median {statistics.median(values):6.3f} {unit}, {runs} runs")
+        for title in kernels:
+            shares = [mine / its for mine, its in zip(figures[name], figures[title])]
+            print(f"{'ratio to ' + title.split(' to ')[0]:28} min {shares[0]:6.3f}   median {shares[1]:6.3f}")
+
+
+def boot(kernel, image, folder, runs):
+    measured(kernel, folder, runs, "first gRPC answer", lambda: first_answer(kernel, image),
+             ("s by the clock", "s of QEMU's CPU"))
 
 
 PARTS = {"arca-runtime", "arca-monitor", "arca-vsock", "arca-standin", "virtiofsd", "qemu-system-x86"}
@@ -112,23 +132,8 @@ def cli_run(kernel, folder, runs):
     config = json.loads((bundle / "config.json").read_text(encoding="ascii"))
     config["process"].update(terminal=False, args=["/bin/busybox", "echo", "up"])
     (bundle / "config.json").write_text(json.dumps(config), encoding="ascii")
-    empty = empty_image(folder)
-    ours, bare = [], []
-    for _ in range(runs):
-        bare.append(bare_boot(kernel, empty))
-        ours.append(first_output(bundle, folder / "root"))
-    compare(bare, "run to the first output", ours, ("s by the clock", "s of CPU time"), runs)
-
-
-def compare(bare, our_name, ours, units, runs):
-    for number, unit in enumerate(units):
-        figures = {}
-        for name, times in (("bare kernel to power-off", bare), (our_name, ours)):
-            values = [time_[number] for time_ in times]
-            figures[name] = (min(values), statistics.median(values))
-            print(f"{name:28} min {min(values):6.3f}   median {statistics.median(values):6.3f} {unit}, {runs} runs")
-        (bare_min, bare_median), (our_min, our_median) = figures.values()
-        print(f"{'ratio':28} min {our_min / bare_min:6.3f}   median {our_median / bare_median:6.3f}")
+    measured(kernel, folder, runs, "run to the first output", lambda: first_output(bundle, folder / "root"),
+             ("s by the clock", "s of CPU time"))
 
 
 def agent_memory(guest, name):

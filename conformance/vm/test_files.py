@@ -190,7 +190,7 @@ class FilesInGuestsOfOthers(Files):
         (tree / "on-disk").write_text("disk\n", encoding="ascii")
         disk = machine.ext4_image(tree, os.path.join(cls.scratch, "disk.img"))
         guest = pathlib.Path(RUNTIME).resolve().parent.parent / "guest"
-        kernel = types.SimpleNamespace(image=guest / "vmlinuz", modules=[])
+        kernel = types.SimpleNamespace(emulated=guest / "vmlinuz", modules=[])
         cls.vm = machine.Machine(kernel, guest / "initramfs.cpio", append="cryptomgr.notests rdinit=/sbin/vminitd",
                                  disks=[disk])
         cls.addClassCleanup(cls.vm.stop)

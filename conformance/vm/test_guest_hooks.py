@@ -39,7 +39,7 @@ def guest():
         (folder / "hooks" / name).write_text(json.dumps(text), encoding="ascii")
     kernel = machine.guest_kernel.prepare(machine.guest_kernel.CONTAINER)
     image = machine.guest_image(kernel, folder, "--add", f"{machine.BUSYBOX}=/bin/busybox", "--hooks", folder / "hooks")
-    return kernel.image, image
+    return kernel.emulated, image
 
 
 class GuestHooks(Case):

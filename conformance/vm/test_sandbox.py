@@ -205,7 +205,9 @@ class Accelerator(Sandbox):
         qemu = os.path.join(self.dir, "qemu")
         with open(qemu, "w", encoding="ascii") as file:
             file.write("#!/bin/sh\ncase \" $* \" in *' -accel kvm '*)\n"
-                       f"    echo tried >> {self.dir}/tried; {kvm_does};;\nesac\nexec qemu-system-x86_64 \"$@\"\n")
+                       f"    echo \"$*\" | grep -o 'guest/vmlinu[xz]' >> {self.dir}/tried; {kvm_does};;\nesac\n"
+                       f"echo \"$*\" | grep -o 'guest/vmlinu[xz]' >> {self.dir}/emulated\n"
+                       "exec qemu-system-x86_64 \"$@\"\n")
         os.chmod(qemu, 0o755)
         path = os.path.join(self.dir, "configuration.json")
         with open(path, "w", encoding="ascii") as file:
@@ -218,7 +220,8 @@ class Accelerator(Sandbox):
         result = self.run_with(kvm_does)
         self.assertEqual(result.code, 0, result)
         self.assertIn("up\nup\nfails ", result.out)
-        self.assertEqual(read_text(os.path.join(self.dir, "tried")), "tried\n", "found out once")
+        self.assertEqual(read_text(os.path.join(self.dir, "tried")), "guest/vmlinuz\n", "found out once")
+        self.assertEqual(read_text(os.path.join(self.dir, "emulated")), "guest/vmlinux\n" * 2, "unpacked")
 
     def test_a_kvm_that_ends_qemu_is_found_out_once(self):
         self.check("echo 'no such luck' >&2; exit 1")

@@ -60,6 +60,11 @@ Result<MonitorConfig> makeVmConfig(const VmSettings& settings, const spec::Spec&
     ARCA_TRY(const Program vsock, findProgram("arca-vsock"));
     config.arca_vsock = vsock.path;
     ARCA_TRY(config.kernel, guestFile(settings.kernel, "vmlinuz"));
+    if (settings.kernel.empty()) {
+        // Of the same folder, or it may be another kernel than the initramfs has modules for.
+        std::string unpacked = config.kernel.substr(0, config.kernel.rfind('/')) + "/vmlinux";
+        if (::access(unpacked.c_str(), R_OK) == 0) config.emulated_kernel = std::move(unpacked);
+    }
     ARCA_TRY(config.initrd, guestFile(settings.initrd, "initramfs.cpio"));
     config.kvm_verdict = kvmVerdictPath();
     config.accel = chooseAccel(settings.accel, config.kvm_verdict);

@@ -16,6 +16,7 @@ std::string writeMonitorConfig(const MonitorConfig& config) {
                                       {"virtiofsd", config.virtiofsd},
                                       {"arca_vsock", config.arca_vsock},
                                       {"kernel", config.kernel},
+                                      {"emulated_kernel", config.emulated_kernel},
                                       {"initrd", config.initrd},
                                       {"accel", config.accel},
                                       {"kvm_verdict", config.kvm_verdict},
@@ -41,6 +42,7 @@ Result<MonitorConfig> parseMonitorConfig(std::string_view text) {
         json.at("virtiofsd").get_to(config.virtiofsd);
         json.at("arca_vsock").get_to(config.arca_vsock);
         json.at("kernel").get_to(config.kernel);
+        json.at("emulated_kernel").get_to(config.emulated_kernel);
         json.at("initrd").get_to(config.initrd);
         json.at("accel").get_to(config.accel);
         json.at("kvm_verdict").get_to(config.kvm_verdict);

@@ -19,6 +19,8 @@ struct MonitorConfig {
     // ---- only of a VM ----
     std::string qemu, virtiofsd, arca_vsock;  // programs, absolute
     std::string kernel, initrd;               // files, absolute
+    // What an emulated machine boots instead of `kernel`: the same one, unpacked. Empty: none.
+    std::string emulated_kernel;
     // "tcg", "kvm", or "auto": kvm if it boots the guest, and the answer is left at kvm_verdict.
     std::string accel, kvm_verdict;
     std::string vsock;   // "kernel", "user", or "auto": kernel where it is

@@ -1,10 +1,13 @@
 #!/usr/bin/env python3
 """The guest's image: what is in it, and that the same inputs give the same bytes. Needs e2fsprogs, no VM."""
 
+import gzip
+import lzma
 import os
 import pathlib
 import shutil
 import stat
+import struct
 import subprocess
 import tempfile
 import time
@@ -200,6 +203,16 @@ class GuestFolderTest(unittest.TestCase):
         entries = read_cpio((self.output / "initramfs.cpio").read_bytes())
         self.assertEqual(entries["sbin/vminitd"][6], b"another agent")
 
+    def test_an_unpacked_kernel_goes_along(self):
+        (self.kernel / "vmlinux").write_bytes(b"unpacked")
+        self.make()
+        self.assertEqual(self.products()["vmlinux"], b"unpacked")
+        (self.output / "vmlinux").unlink()
+        self.assertIn("made", self.make())
+        (self.kernel / "vmlinux").unlink()
+        self.make()
+        self.assertNotIn("vmlinux", self.products())
+
     def test_a_kernel_without_modules_is_fine(self):
         shutil.rmtree(self.kernel / "modules")
         self.make()
@@ -217,6 +230,49 @@ class GuestFolderTest(unittest.TestCase):
         kernel = guest_kernel.read_prepared(self.kernel)
         self.assertEqual(kernel.version, "6.1.0-test")
         self.assertEqual([path.name for path in kernel.modules], list(MODULES))
+
+
+def elf(note):
+    """An ELF file with one segment, which is a note of this number of Xen's."""
+    header = b"\x7fELF\x02\x01".ljust(32, b"\0") + struct.pack("<Q14xHH", 64, 56, 1)
+    segment = struct.pack("<IIQQQQ16x", 4, 0, 120, 0, 0, 36)
+    # A shorter one before it, so that the way from one to the next is walked.
+    return header.ljust(64, b"\0") + segment + struct.pack("<III4s", 4, 0, 1, b"GNU\0") + struct.pack(
+        "<III4s4x", 4, 4, note, b"Xen\0")
+
+
+def bz_image(payload, size, version=0x20F):
+    """The setup sector of a kernel for boot protocol `version`, and what it unpacks to `size` bytes."""
+    image = bytearray(1024)
+    image[0x1F1] = 1
+    struct.pack_into("<IH", image, 0x202, 0x53726448, version)
+    struct.pack_into("<II", image, 0x248, 16, len(payload) + 4)
+    return bytes(image) + bytes(16) + payload + struct.pack("<I", size) + b"what follows"
+
+
+class UnpackedKernel(unittest.TestCase):
+    PACKERS = {
+        "gzip": gzip.compress,
+        "xz": lzma.compress,
+        "lz4": lambda data: subprocess.run(["lz4", "-lc"], input=data, capture_output=True, check=True).stdout,
+    }
+
+    def test_it_is_what_was_packed(self):
+        kernel = elf(18)
+        for name, pack in self.PACKERS.items():
+            with self.subTest(name):
+                self.assertEqual(guest_kernel.unpacked_kernel(bz_image(pack(kernel), len(kernel))), kernel)
+
+    def test_there_is_none_without_the_entry_that_qemu_needs(self):
+        for kernel in (elf(17), b"", elf(18)[:5], b"no ELF file, but longer than its header is" * 4):
+            self.assertIsNone(guest_kernel.unpacked_kernel(bz_image(gzip.compress(kernel), len(kernel))))
+
+    def test_there_is_none_of_what_is_no_kernel(self):
+        size, packed = len(elf(18)), gzip.compress(elf(18))
+        for image in (b"", b"kernel", bytes(4096), bz_image(packed, size, version=0x207), bz_image(packed, size)[:1050],
+                      bz_image(packed[:40], size), bz_image(packed, size + 1), bz_image(packed[:20] + bytes(30), size),
+                      bz_image(b"packed in another way", size)):
+            self.assertIsNone(guest_kernel.unpacked_kernel(image))
 
 
 if __name__ == "__main__":
