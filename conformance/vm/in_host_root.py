@@ -1,7 +1,7 @@
 #!/usr/bin/python3 -B
 """Runs a program as root in a VM whose root file system is this machine's: below read-only, writes go to memory.
 
-    in_host_root.py [--systemd] [--memory MIB] [--seconds S] [--modules A,B] PROGRAM [ARGUMENTS]
+    in_host_root.py [--systemd] [--cgroup-v1] [--memory MIB] [--seconds S] [--modules A,B] PROGRAM [ARGUMENTS]
 
 So a test program that needs another kernel than this machine's finds there everything that it has here: Python, the
 checkout, the built programs, at the same paths. The kernel is Debian's cloud kernel (see vminitd/image/guest_kernel.py)
@@ -9,6 +9,7 @@ with one cgroup v2 tree that has all controllers; /dev/vda is an empty disk.
 
 --systemd       the first process is this machine's systemd, with a system bus and the program as its only service; the
                 program is run in a cgroup of its own. Without: a shell, and the program is in the root's cgroup.
+--cgroup-v1     a hierarchy of cgroup v1 for each controller that the kernel has instead, as systemd once mounted them
 
 What the program writes is written here as it comes; the exit code is the program's, or 255 when the VM ended without
 one. NAME=VALUE of RUNTIME, E2E_ALL and ARCA_* are passed on.
@@ -57,12 +58,25 @@ mount -t tmpfs -o mode=755 run /new/run
 mkdir -p /new/dev/shm /new/dev/pts /new/run/systemd/system
 mount -t tmpfs -o mode=1777 shm /new/dev/shm
 mount -t devpts -o newinstance,ptmxmode=666,mode=620,gid=5 devpts /new/dev/pts
-mount -t cgroup2 -o nsdelegate,memory_recursiveprot cgroup2 /new/sys/fs/cgroup || fail "mount cgroup2"
+. /cgroups
 hostname guest
 ip link set lo up
 cp /main /new/run/main
 cp /units/* /new/run/systemd/system/
 exec switch_root /new /bin/sh -c 'exec '"$(cat /first)"
+"""
+
+CGROUP_V2 = """mount -t cgroup2 -o nsdelegate,memory_recursiveprot cgroup2 /new/sys/fs/cgroup || fail "mount cgroup2"
+"""
+# Those that share a hierarchy are mounted by the name of both, and each has a link.
+CGROUP_V1 = """cd /new/sys/fs/cgroup && mount -t tmpfs -o mode=755 cgroup . && cd /new/sys/fs/cgroup
+for names in cpuset cpu,cpuacct blkio memory devices freezer net_cls,net_prio perf_event hugetlb pids rdma; do
+    mkdir "$names" && mount -t cgroup -o "$names" cgroup "$names" || fail "mount $names"
+    case $names in *,*) ln -s "$names" "${names%,*}"; ln -s "$names" "${names#*,}";; esac
+done
+mkdir systemd && mount -t cgroup -o none,name=systemd cgroup systemd || fail "mount systemd"
+mount -o remount,ro .
+cd /
 """
 
 # As the first process, or as systemd's service. The machine's own way to power off is not used: it takes seconds.
@@ -115,7 +129,7 @@ def environment_words():
     return "env -i " + " ".join(f"{name}={shlex.quote(value)}" for name, value in sorted(kept.items()))
 
 
-def initramfs(folder, kernel, command, systemd):
+def initramfs(folder, kernel, command, systemd, cgroups):
     """Writes the initramfs below `folder` and gives its path."""
     tree = folder / "tree"
     for name in (*FOLDERS, "units"):
@@ -127,6 +141,7 @@ def initramfs(folder, kernel, command, systemd):
     (tree / "modules" / "load-order").write_text("".join(m.name + "\n" for m in kernel.modules), encoding="ascii")
     (tree / "init").write_text(INIT, encoding="ascii")
     (tree / "init").chmod(0o755)
+    (tree / "cgroups").write_text(cgroups, encoding="ascii")
     (tree / "main").write_text(MAIN.format(folder=shlex.quote(os.getcwd()), environment=environment_words(),
                                            command=shlex.join(command), mark=MARK, busybox=BUSYBOX), encoding="utf-8")
     (tree / "first").write_text(SYSTEMD_WORDS if systemd else "/bin/sh /run/main", encoding="ascii")
@@ -164,7 +179,7 @@ def follow(vm, path, seconds):
     return int(code) if MARK.encode() in tail and code.isdigit() else NO_END
 
 
-def run(command, systemd=False, memory_mib=1024, seconds=600, modules=()):
+def run(command, systemd=False, cgroup_v1=False, memory_mib=1024, seconds=600, modules=()):
     """Boots, runs `command`, powers off; gives the command's exit code."""
     folder = pathlib.Path(tempfile.mkdtemp(prefix="arca-host-root-"))
     try:
@@ -174,11 +189,11 @@ def run(command, systemd=False, memory_mib=1024, seconds=600, modules=()):
             file.truncate(DISK_MIB << 20)
         log = folder / "output.log"
         log.touch()
-        append = "cgroup_no_v1=all hugepages=8 apparmor=0"
+        append = "hugepages=8 apparmor=0" + ("" if cgroup_v1 else " cgroup_no_v1=all")
+        image = initramfs(folder, kernel, command, systemd, CGROUP_V1 if cgroup_v1 else CGROUP_V2)
         share = folder / "root"
         share.mkdir()
-        with HostRootMachine(kernel, initramfs(folder, kernel, command, systemd), memory_mib=memory_mib, cpus=2,
-                             share=share, append=append, disks=[disk],
+        with HostRootMachine(kernel, image, memory_mib=memory_mib, cpus=2, share=share, append=append, disks=[disk],
                              qemu_arguments=["-serial", f"file:{log}"]) as vm:
             code = follow(vm, log, seconds)
             if code == NO_END:
@@ -192,6 +207,7 @@ def run(command, systemd=False, memory_mib=1024, seconds=600, modules=()):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--systemd", action="store_true")
+    parser.add_argument("--cgroup-v1", action="store_true")
     parser.add_argument("--memory", type=int, default=1024, metavar="MIB")
     parser.add_argument("--seconds", type=int, default=600, help="how long it may take")
     parser.add_argument("--modules", default="", metavar="NAMES", help="more modules of the kernel")
@@ -203,7 +219,7 @@ def main():
     if missing:
         sys.exit("in-host-root: not found: " + ", ".join(missing))
     modules = [name for name in options.modules.split(",") if name]
-    sys.exit(run(options.command, options.systemd, options.memory, options.seconds, modules))
+    sys.exit(run(options.command, options.systemd, options.cgroup_v1, options.memory, options.seconds, modules))
 
 
 if __name__ == "__main__":
