@@ -115,6 +115,42 @@ class Limits(Cgroup1):
         self.assertEqual(events.wait(15), 0)
 
 
+@local_only("limits are the guest's, which has cgroup v2")
+@unittest.skipUnless(all(os.path.exists(f"{ROOT}/{name}") for name in ("hugetlb", "net_cls", "net_prio", "rdma", "blkio")),
+                     "no cgroup v1 hierarchy of hugetlb, net_cls, net_prio, rdma and blkio: ctest vm_cgroup1 has them")
+class OtherControllers(Cgroup1):
+    def assert_line(self, identity, name, line):
+        folders = self.folders(self.state(identity)["pid"])
+        self.assertIn(line, read_text(f"{folders[self.controller(name)]}/{name}").splitlines())
+
+    def test_huge_pages_are_limited_and_counted(self):
+        c = self.created({"hugepageLimits": [{"pageSize": "2MB", "limit": 4 * MIB}]})
+        self.assert_files(c, {"hugetlb.2MB.limit_in_bytes": str(4 * MIB)})
+        usage = json.loads(self.ok("events", "--stats", c).out)["data"]["hugetlb"]
+        self.assertEqual(usage["2MB"]["failcnt"], 0, usage)
+        self.create_fails({"hugepageLimits": [{"pageSize": "3MB", "limit": 0}]}, "hugetlb")
+
+    def test_packets_have_a_class_and_a_priority(self):
+        c = self.created({"network": {"classID": 0x100001, "priorities": [{"name": "lo", "priority": 3}]}})
+        self.assert_files(c, {"net_cls.classid": str(0x100001)})
+        self.assert_line(c, "net_prio.ifpriomap", "lo 3")
+        self.create_fails({"network": {"priorities": [{"name": "no-such-link", "priority": 3}]}}, "net_prio", "no-such-link")
+
+    def test_block_devices_are_throttled(self):
+        name = sorted(os.listdir("/sys/block"))[0]
+        major, minor = map(int, read_text(f"/sys/block/{name}/dev").split(":"))
+        device = {"major": major, "minor": minor}
+        c = self.created({"blockIO": {"throttleReadBpsDevice": [{**device, "rate": 1 << 20}],
+                                      "throttleWriteIOPSDevice": [{**device, "rate": 77}]}})
+        self.assert_line(c, "blkio.throttle.read_bps_device", f"{major}:{minor} {1 << 20}")
+        self.assert_line(c, "blkio.throttle.write_iops_device", f"{major}:{minor} 77")
+        self.ok("update", "--blkio-weight", "200", c)
+        self.assert_files(c, {"blkio.bfq.weight": "200"})
+
+    def test_an_rdma_device_that_is_not_there_is_named(self):
+        self.create_fails({"rdma": {"no_such_hca": {"hcaHandles": 1}}}, "rdma", "no_such_hca")
+
+
 @local_only("the cgroup is the guest's")
 class Places(Cgroup1):
     def test_a_frozen_cgroup_is_refused(self):
