@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cerrno>
 #include <utility>
 
@@ -21,6 +22,18 @@ constexpr size_t kPageBytes = 4096;
 // After so much other streams get their turn.
 constexpr int kRoundsATurn = 8;
 constexpr std::chrono::milliseconds kHangupPause{50};
+// A stream is a bulk one when so much passes in less than the time, and none any more when not.
+constexpr size_t kBulkRateBytes = size_t{4} << 20U;
+constexpr std::chrono::milliseconds kBulkRateTime{1000};
+
+// Of the process; pumps of several loops take from it.
+std::atomic<int> grown_pumps{0};
+
+bool takeBulkPlace() {
+    if (grown_pumps.fetch_add(1) < Pump::kBulkPumps) return true;
+    grown_pumps.fetch_sub(1);
+    return false;
+}
 
 bool isA(int fd, mode_t type) {
     struct stat st {};
@@ -51,7 +64,9 @@ Pump::Pump(EventLoop& loop, UniqueFd in, UniqueFd out, Done done, Hangup hangup)
       in_blocks_(!in_socket_ && (::fcntl(in_.get(), F_GETFL) & O_NONBLOCK) == 0),
       out_blocks_(!out_socket_ && (::fcntl(out_.get(), F_GETFL) & O_NONBLOCK) == 0) {}
 
-Pump::~Pump() = default;
+Pump::~Pump() {
+    shrink();
+}
 
 std::shared_ptr<Pump> Pump::start(EventLoop& loop, UniqueFd in, UniqueFd out, Done done,
                                   Hangup hangup) {
@@ -129,8 +144,8 @@ ssize_t Pump::readSome() {
     }
     ssize_t n = 0;
     do {
-        n = in_socket_ ? ::recv(in_.get(), memory_.get(), kBufferBytes, MSG_DONTWAIT)
-                       : ::read(in_.get(), memory_.get(), kBufferBytes);
+        n = in_socket_ ? ::recv(in_.get(), memory_.get(), capacity_, MSG_DONTWAIT)
+                       : ::read(in_.get(), memory_.get(), capacity_);
     } while (n < 0 && errno == EINTR);
     return n;
 }
@@ -138,19 +153,24 @@ ssize_t Pump::readSome() {
 bool Pump::fill() {
     // Kept while the stream flows: a heap that grows and shrinks for each piece costs more than
     // the copying.
-    if (!memory_) memory_ = std::make_unique_for_overwrite<char[]>(kBufferBytes);
+    const size_t wanted = grown_ ? kBulkBytes : kBufferBytes;
+    if (!memory_ || capacity_ != wanted) {
+        capacity_ = wanted;
+        memory_ = std::make_unique_for_overwrite<char[]>(capacity_);
+    }
     const ssize_t n = readSome();
     const int error = errno;
     buffer_at_ = 0;
     buffer_end_ = n > 0 ? static_cast<size_t>(n) : 0;
     if (n > 0) {
+        if (may_grow_) count(static_cast<size_t>(n));
         if (!finishing_) return true;
         drained_ += static_cast<size_t>(n);
         if (drained_ >= kDrainBytes) sourceEnded();
         return true;
     }
-    memory_.reset();
     const bool nothing_now = n < 0 && wouldBlock(error);
+    if (!grown_ || !nothing_now) memory_.reset();
     const bool paused = n < 0 && error == EIO && hangup_ == Hangup::kPauses;
     if ((nothing_now || paused) && !finishing_) {
         if (nothing_now) {
@@ -194,6 +214,46 @@ bool Pump::drain() {
     return true;
 }
 
+void Pump::count(size_t bytes) {
+    moved_ += bytes;
+    if (grown_ || moved_ < kBulkRateBytes) return;
+    const auto now = EventLoop::Clock::now();
+    if (now - counted_from_ < kBulkRateTime) grow();
+    counted_from_ = now;
+    moved_ = 0;
+}
+
+// The buffer follows when the next one is made: this one may be full.
+void Pump::grow() {
+    if (!takeBulkPlace()) return;
+    grown_ = true;
+    resizePipes(kBulkBytes);
+    idle_check_ = Timer(loop_, kBulkRateTime, [this] { shrinkIfIdle(); });
+}
+
+void Pump::shrinkIfIdle() {
+    if (std::exchange(moved_, 0) >= kBulkRateBytes || !empty()) {
+        idle_check_ = Timer(loop_, kBulkRateTime, [this] { shrinkIfIdle(); });
+        return;
+    }
+    shrink();
+}
+
+void Pump::shrink() {
+    if (!std::exchange(grown_, false)) return;
+    idle_check_.reset();
+    grown_pumps.fetch_sub(1);
+    if (empty()) memory_.reset();
+    resizePipes(kBufferBytes);
+}
+
+// A pipe that holds more than that stays as it is, and one may be refused to a user without
+// privileges: then it works as before, only slower.
+void Pump::resizePipes(size_t bytes) const {
+    for (const UniqueFd* fd : {&in_, &out_})
+        if (fd->valid()) (void)::fcntl(fd->get(), F_SETPIPE_SZ, static_cast<int>(bytes));
+}
+
 void Pump::sourceEnded() {
     source_ended_ = true;
     in_watch_.reset();
@@ -212,6 +272,7 @@ void Pump::end() {
     out_.reset();
     memory_.reset();
     buffer_at_ = buffer_end_ = 0;
+    shrink();
     const auto keep = std::exchange(self_, nullptr);
     const auto done = std::exchange(done_, nullptr);
     if (done) done(lost);

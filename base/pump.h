@@ -47,6 +47,13 @@ class Pump : public std::enable_shared_from_this<Pump> {
     void abandon();
     // Stops and resumes reading; what has been read is still written.
     void hold(bool held);
+    // One side is a pipe of ours alone. While much passes, it and the buffer hold kBulkBytes
+    // instead of 64 KiB: each switch between the program and us then moves more. At most kBulkPumps
+    // of a process have that at a time, which bounds what streams whose readers stop keep in
+    // memory.
+    void mayGrow() { may_grow_ = true; }
+    static constexpr size_t kBulkBytes = size_t{1} << 20U;
+    static constexpr int kBulkPumps = 2;
 
     [[nodiscard]] bool ended() const { return !in_.valid() && !out_.valid(); }
 
@@ -61,6 +68,12 @@ class Pump : public std::enable_shared_from_this<Pump> {
     bool drain();
     void sourceEnded();
     void end();
+    // Of a stream that may grow: after each piece, and every second while it has grown.
+    void count(size_t bytes);
+    void grow();
+    void shrink();
+    void shrinkIfIdle();
+    void resizePipes(size_t bytes) const;
     enum class Wait { kIn, kOut, kNothing };
     void wait(Wait what);
     // False when a call on this descriptor could block now.
@@ -81,7 +94,12 @@ class Pump : public std::enable_shared_from_this<Pump> {
     bool finishing_ = false;
     bool source_ended_ = false;
     bool held_ = false;
+    bool may_grow_ = false;
+    bool grown_ = false;
     size_t drained_ = 0;
+    size_t capacity_ = 0;  // of memory_
+    size_t moved_ = 0;     // since counted_from_
+    EventLoop::Clock::time_point counted_from_;
     std::unique_ptr<char[]> memory_;  // none while idle
     size_t buffer_at_ = 0;            // what is still to be written: from here
     size_t buffer_end_ = 0;           // to here
@@ -89,6 +107,7 @@ class Pump : public std::enable_shared_from_this<Pump> {
     Watch in_watch_;
     Watch out_watch_;
     Timer again_;
+    Timer idle_check_;
 };
 
 }  // namespace arca::base

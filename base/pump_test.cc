@@ -5,11 +5,16 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <atomic>
 #include <boost/test/unit_test.hpp>
 #include <cerrno>
 #include <csignal>
+#include <functional>
+#include <memory>
 #include <string>
 #include <thread>
+#include <vector>
 
 #include "base/files.h"
 #include "base/socket.h"
@@ -176,6 +181,93 @@ BOOST_AUTO_TEST_CASE(a_held_pump_reads_nothing_until_it_is_let_go) {
     });
     runToEnd();
     BOOST_TEST(readAll(sink.in.get(), 100).value_or("failed") == "later");
+}
+
+// So much at once that its pump grows, if it may. What passes is not the same twice in a row.
+struct Bulk {
+    explicit Bulk(EventLoop& loop, Pump::Done done = {}) {
+        pump = Pump::start(loop, unshared(std::move(source.in), O_RDONLY),
+                           unshared(std::move(sink.out), O_WRONLY), std::move(done));
+        pump->mayGrow();
+        writer = std::thread([this] { written = writeAll(source.out.get(), text).has_value(); });
+        reader =
+            std::thread([this] { got = readAll(sink.in.get(), 64 << 20U).value_or("failed"); });
+    }
+    ~Bulk() {
+        source.out.reset();
+        writer.join();
+        reader.join();
+    }
+    [[nodiscard]] size_t pipeBytes() const {
+        return static_cast<size_t>(::fcntl(source.out.get(), F_GETPIPE_SZ));
+    }
+    [[nodiscard]] static std::string numbers() {
+        std::string text;
+        while (text.size() < (24 << 20U)) text += std::to_string(text.size()) + "\n";
+        return text;
+    }
+    Pipe source, sink;
+    std::string text = numbers();
+    std::string got;
+    std::atomic<bool> written = false;
+    std::shared_ptr<Pump> pump;
+    std::thread writer, reader;
+};
+
+BOOST_AUTO_TEST_CASE(a_bulk_stream_grows_and_shrinks_again_when_it_is_idle) {
+    constexpr size_t kPlain = 65536;
+    Bulk bulk(*loop, stop());
+    BOOST_TEST(bulk.pipeBytes() == kPlain);
+    bool grew = false;
+    std::function<void()> look;
+    Timer again;
+    look = [&] {
+        if (bulk.pipeBytes() == Pump::kBulkBytes) grew = true;
+        const bool idle = bulk.written && grew && bulk.pipeBytes() == kPlain;
+        if (idle) return bulk.source.out.reset();
+        again = Timer(*loop, 1ms, [&] { look(); });
+    };
+    look();
+    runToEnd();
+    BOOST_TEST(grew);
+    bulk.reader.join();
+    BOOST_TEST((bulk.got == bulk.text));
+    bulk.reader = std::thread([] {});
+}
+
+BOOST_AUTO_TEST_CASE(so_many_streams_grow_at_a_time_and_the_others_pass_too) {
+    size_t ended = 0;
+    std::vector<std::unique_ptr<Bulk>> streams;
+    constexpr size_t kStreams = Pump::kBulkPumps + 2;
+    for (size_t i = 0; i < kStreams; ++i) {
+        streams.push_back(std::make_unique<Bulk>(*loop, [&](size_t bytes) {
+            lost += bytes;
+            if (++ended == kStreams) loop->stop();
+        }));
+    }
+    size_t most = 0;
+    std::function<void()> look;
+    Timer again;
+    look = [&] {
+        size_t grown = 0;
+        for (const auto& stream : streams) {
+            if (!stream->source.out.valid()) continue;
+            if (stream->pipeBytes() == Pump::kBulkBytes) ++grown;
+            if (stream->written) stream->source.out.reset();
+        }
+        most = std::max(most, grown);
+        again = Timer(*loop, 1ms, [&] { look(); });
+    };
+    look();
+    runToEnd();
+    BOOST_TEST(most > 0U);
+    BOOST_TEST(most <= size_t{Pump::kBulkPumps});
+    BOOST_TEST(lost == 0U);
+    for (const auto& stream : streams) {
+        stream->reader.join();
+        BOOST_TEST((stream->got == stream->text));
+        stream->reader = std::thread([] {});
+    }
 }
 
 BOOST_AUTO_TEST_SUITE_END()

@@ -153,6 +153,7 @@ Result<VmStdio::ChildEnds> VmStdio::pipes() {
         } else {
             startPump(stream, std::move(pipe.ours), std::move(socket), Pump::Hangup::kEnds);
         }
+        pumps_[stream]->mayGrow();
     }
     return ends;
 }
