@@ -37,4 +37,8 @@ inline constexpr char kExecFailedPrefix[] = "exec failed: ";
 inline constexpr char kStartProcessPrefix[] =
     "unable to start container process: error during container init: ";
 
+// Trailing metadata of CreateProcess: what the guest's kernel could not grant, one a warning, in
+// ASCII. Ours only; a client that does not know it does not see it.
+inline constexpr char kWarningMetadata[] = "arca-warning";
+
 }  // namespace arca::base::texts

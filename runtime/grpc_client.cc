@@ -11,6 +11,8 @@
 #include <cstring>
 #include <map>
 
+#include "base/log.h"
+#include "base/strings.h"
 #include "runtime/grpc_wire.h"
 
 namespace arca::runtime {
@@ -147,6 +149,7 @@ Result<> GrpcClient::call(std::string_view path, const google::protobuf::Message
         impl_->broken = result.error().code() == Code::kUnavailable || !impl_->flush();
     }
     impl_->current = nullptr;
+    for (const std::string& text : stream.warnings) base::log::warning(base::printable(text));
     if (!result) return result;
     return outcomeOf(stream, response);
 }

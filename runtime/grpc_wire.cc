@@ -4,6 +4,7 @@
 #include <array>
 #include <cstring>
 
+#include "base/error_texts.h"
 #include "base/strings.h"
 
 namespace arca::runtime {
@@ -112,6 +113,7 @@ bool GrpcStream::takeHeader(std::string_view name, std::string_view value) {
     if (name == ":status") http_status = value;
     if (name == "grpc-status") grpc_status = base::parseNumber<int>(value).value_or(2);
     if (name == "grpc-message") grpc_message = percentDecoded(value);
+    if (name == base::texts::kWarningMetadata) warnings.emplace_back(value);
     return true;
 }
 

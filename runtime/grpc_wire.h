@@ -9,6 +9,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "base/result.h"
 
@@ -23,6 +24,7 @@ struct GrpcStream {
     std::string http_status;
     std::optional<int> grpc_status;
     std::string grpc_message;
+    std::vector<std::string> warnings;  // of the agent, for whoever made the call
     size_t header_bytes = 0;
     bool closed = false;
     bool too_large = false;

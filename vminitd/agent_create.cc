@@ -102,6 +102,7 @@ BodyRequest bodyRequest(const CreateRequest& request, const spec::Spec& config, 
     body.ports = {request.stdin_port, request.stdout_port, request.stderr_port};
     body.terminal = terminal;
     body.drivers = driversForProcess(config);
+    body.warned = request.warned;
     return body;
 }
 

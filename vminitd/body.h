@@ -82,6 +82,7 @@ struct BodyRequest {
     spec::Hooks hooks;
     spec::State state;                       // for them; without the pid
     std::shared_ptr<ServiceGroup> services;  // where those of them that are services go, or null
+    std::function<void(std::string_view)> warned;  // see CreateRequest
 };
 
 class BodySource {

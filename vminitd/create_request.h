@@ -2,8 +2,10 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <string>
+#include <string_view>
 
 #include "base/result.h"
 
@@ -38,6 +40,8 @@ struct CreateRequest {
     bool has_runtime_path = false;
     std::string configuration;
     CreateOptions options;
+    // Told what the process's body warns of, on the loop; may be empty.
+    std::function<void(std::string_view)> warned;
 };
 
 // Field 6, 7 and 8 of CreateProcessRequest in both of its layouts: before containerization 0.15.1

@@ -1,7 +1,12 @@
 // SandboxContext: containers and their processes.
 #include <memory>
+#include <string>
+#include <string_view>
 #include <utility>
+#include <vector>
 
+#include "base/error_texts.h"
+#include "base/strings.h"
 #include "vminitd/rpc_context.h"
 #include "vminitd/rpc_statistics.h"
 #include "vminitd/rpc_status.h"
@@ -45,6 +50,15 @@ class WaitReactor : public HeldReactor<WaitReactor, ServerUnaryReactor> {
     wire::WaitProcessResponse* response_;
 };
 
+// A text that gRPC takes as a metadata's value.
+std::string metadataText(std::string_view text) {
+    constexpr size_t kMostBytes = 512;
+    std::string value = base::printable(text.substr(0, kMostBytes));
+    for (char& c : value)
+        if (static_cast<unsigned char>(c) > 0x7e) c = '?';
+    return value;
+}
+
 }  // namespace
 
 ServerUnaryReactor* ContextService::CreateProcess(CallbackServerContext* context,
@@ -63,9 +77,18 @@ ServerUnaryReactor* ContextService::CreateProcess(CallbackServerContext* context
     create.has_runtime_path = fields.has_runtime_path;
     create.configuration = std::move(fields.configuration);
     auto options = parseCreateOptions(fields.options);
-    return onLoop(context, [this, create = std::move(create),
+    return onLoop(context, [this, context, create = std::move(create),
                             options = std::move(options)](auto finish) mutable {
-        const auto reply = [finish](Result<> result) {
+        const auto warnings = std::make_shared<std::vector<std::string>>();
+        create.warned = [warnings](std::string_view text) {
+            constexpr size_t kMost = 16;
+            if (warnings->size() < kMost) warnings->push_back(metadataText(text));
+        };
+        const auto reply = [context, finish, warnings](Result<> result) {
+            // The protocol's answer has no room for them: a client that knows of it logs them.
+            for (const std::string& text : *warnings) {
+                context->AddTrailingMetadata(base::texts::kWarningMetadata, text);
+            }
             if (result) return finish(Status::OK);
             base::Error error = std::move(result).error();
             // NOT_FOUND speaks of containers, and a create needs none.

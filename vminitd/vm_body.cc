@@ -24,13 +24,13 @@ namespace {
 // The agent itself, in the place of the command that would have brought the body.
 class VmBodyOwner : public BodyOwner {
  public:
-    VmBodyOwner(const GuestHooks& hooks, std::shared_ptr<VmStdio> stdio, spec::Hooks lists,
-                spec::State state, std::shared_ptr<ServiceGroup> services)
+    VmBodyOwner(const GuestHooks& hooks, std::shared_ptr<VmStdio> stdio, const BodyRequest& request)
         : hooks_(hooks),
           stdio_(std::move(stdio)),
-          lists_(std::move(lists)),
-          state_(std::move(state)),
-          services_(std::move(services)) {}
+          lists_(request.hooks),
+          state_(request.state),
+          services_(request.services),
+          warned_(request.warned) {}
 
     // The process that they were for is made, or never will be.
     ~VmBodyOwner() override { *cancelled_ = true; }
@@ -50,7 +50,9 @@ class VmBodyOwner : public BodyOwner {
         return stdio_->useTerminal(master_fd);
     }
 
-    void warning(std::string_view /*text: logged by who passes it on*/) override {}
+    void warning(std::string_view text) override {
+        if (warned_) warned_(text);
+    }
     void onGone(std::function<void()> /*gone: the agent stays*/) override {}
 
  private:
@@ -59,6 +61,7 @@ class VmBodyOwner : public BodyOwner {
     spec::Hooks lists_;
     spec::State state_;
     std::shared_ptr<ServiceGroup> services_;
+    std::function<void(std::string_view)> warned_;
     std::shared_ptr<bool> cancelled_ = std::make_shared<bool>(false);
 };
 
@@ -112,8 +115,7 @@ Result<Body> VmBodySource::fork(const BodyRequest& request, const std::shared_pt
     Body body;
     body.sync = std::move(sync.first);
     ARCA_TRY(body.pidfd, base::openPidfd(started.pid));
-    body.owner = std::make_shared<VmBodyOwner>(hooks_, stdio, request.hooks, request.state,
-                                               request.services);
+    body.owner = std::make_shared<VmBodyOwner>(hooks_, stdio, request);
     body.io = stdio;
     return body;
 }

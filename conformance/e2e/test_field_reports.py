@@ -12,7 +12,7 @@ import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(HERE, "..", "lib"))
-from arca_test import (Case, busybox_rootfs, local_only, main, mounts_of, ours_only,  # noqa: E402
+from arca_test import (SANDBOX, Case, busybox_rootfs, local_only, main, mounts_of, ours_only,  # noqa: E402
                        process_state, read_text, unlike, until, wait_process)
 from isolation import mount, umount  # noqa: E402
 
@@ -421,6 +421,7 @@ class ReadonlyBindsWithWritableSubmounts(Case):
         script = "touch /data/x && echo top; touch /data/sub/x && echo sub; true"
         return self.run_bundle(self.bundle("sh", "-c", script, mounts=[entry], writable=True)).out.split()
 
+    @local_only("what the host has mounted below is part of one share, and ro is for all of that")
     def test_ro_is_for_the_top(self):
         self.assertEqual(self.writes("rbind", "ro"), ["sub"])
 
@@ -428,6 +429,7 @@ class ReadonlyBindsWithWritableSubmounts(Case):
     def test_rro_is_for_the_tree(self):
         self.assertEqual(self.writes("rbind", "rro"), [])
 
+    @local_only("what the host has mounted below is no mount in a guest")
     @ours_only("runc 1.1.5 does not know them, crun 1.8.1 only some")
     def test_other_recursive_options(self):
         source = os.path.join(self.dir, "source")
@@ -619,6 +621,7 @@ class SeccompNamesThatTheLibraryDoesNotKnow(Case):
         profile = self.profile({"names": ["no_such_call"], "action": "SCMP_ACT_ALLOW"}, defaultAction="SCMP_ACT_ERRNO")
         self.assertNotEqual(self.run_bundle(self.bundle("true", linux=profile)).code, 0)
 
+    @local_only("debug lines of a guest's agent are in the guest's console")
     @ours_only("the debug line is our own")
     def test_a_debug_line_names_them(self):
         log = os.path.join(self.dir, "log")
@@ -752,8 +755,11 @@ class PsWithoutFormat(Case):
             with self.subTest(words=words):
                 pids = json.loads(self.ok("ps", *words, c).out)
                 self.assertEqual(len(pids), 3)
-                self.assertTrue(all(isinstance(pid, int) and process_state(pid)[0] for pid in pids))
+                self.assertTrue(all(isinstance(pid, int) for pid in pids))
+                if SANDBOX == "local":  # a guest tells its own pids
+                    self.assertTrue(all(process_state(pid)[0] for pid in pids))
 
+    @local_only("the table is made by this host's ps; an error says so")
     def test_the_table_has_the_same_numbers(self):
         c = self.start()
         header, *rows = self.ok("ps", c).out.splitlines()
@@ -761,6 +767,7 @@ class PsWithoutFormat(Case):
         self.assertEqual([int(row.split()[column]) for row in rows],
                          json.loads(self.ok("ps", "--format", "json", c).out))
 
+    @local_only("a guest tells its own pids")
     def test_a_created_container_has_its_init(self):
         c = self.create(self.bundle("true"))
         self.assertEqual(json.loads(self.ok("ps", "-f", "json", c).out), [self.state(c)["pid"]])

@@ -14,8 +14,9 @@ import threading
 os.environ["ARCA_SANDBOX"] = "vm"
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 from leaks import cgroup_roots  # noqa: E402
-from arca_test import (SECONDS, Case, all_processes, main, process_state, read_text, until,  # noqa: E402
+from arca_test import (SECONDS, Case, all_processes, main, mounts_of, process_state, read_text, until,  # noqa: E402
                        wait_process)
+from isolation import MNT_DETACH, MS_NODEV, MS_NOEXEC, MS_NOSUID, mount, umount  # noqa: E402
 
 LOST = 255
 # For a mount namespace: a machine that has /dev/kvm and where nobody has found out yet whether it works. Runs the
@@ -97,6 +98,31 @@ class Guest(Sandbox):
         self.assertEqual(out, "host\nhost\nrefused\nrefused\n")
         self.assertEqual(read_text(os.path.join(shared, "from-guest")), "guest\n")
         self.assertEqual(sorted(os.listdir(shared)), ["from-guest", "from-host"])
+
+    def test_what_the_hosts_mount_forbids_is_forbidden_in_the_guest(self):
+        source = os.path.join(self.dir, "restricted")
+        os.mkdir(source)
+        mount("t", source, "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC)
+        self.addCleanup(umount, source, MNT_DETACH)
+        program = os.path.join(source, "program")
+        with open(program, "w", encoding="ascii") as file:
+            file.write("#!/bin/sh\necho runs\n")
+        os.chmod(program, 0o755)
+        mounts = [{"destination": "/data", "type": "bind", "source": source, "options": ["bind"]},
+                  {"destination": "/undone", "type": "bind", "source": source, "options": ["bind", "exec"]}]
+        out = self.inside("/data/program 2>/dev/null || echo refused; /undone/program; cat /proc/self/mountinfo", mounts=mounts)
+        self.assertEqual(out.splitlines()[:2], ["refused", "runs"])
+        table = mounts_of(out)
+        self.assertLessEqual({"nosuid", "nodev", "noexec"}, table["/data"]["flags"])
+        self.assertLessEqual({"nosuid", "nodev"}, table["/undone"]["flags"])
+
+    def test_what_the_guest_cannot_grant_is_a_warning_here(self):
+        bundle = self.bundle("true", process={"capabilities": {"bounding": ["CAP_KILL", "CAP_N\u00d6T_REAL"]}})
+        result = self.run_bundle(bundle)
+        self.assertEqual(result.code, 0, result)
+        (warning,) = result.err.splitlines()
+        self.assertIn("level=warning", warning)
+        self.assertIn("CAP_N??T_REAL is not known", warning)
 
     def test_nothing_of_the_host_but_what_the_bundle_names_is_in_the_machine(self):
         c = self.start()

@@ -1,8 +1,11 @@
 #include "runtime/drivers/guest_spec.h"
 
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 
 #include <algorithm>
+#include <array>
+#include <utility>
 
 #include "base/log.h"
 #include "base/strings.h"
@@ -75,6 +78,9 @@ Result<> moveMounts(GuestSpec& guest, const Placement& place) {
     for (spec::Mount& mount : guest.spec.mounts) {
         if (!mount.isBind()) continue;
         SharedPath share = sharedPathOf(mount, guest.shares.size());
+        // First, so that the bundle can undo them, as it can here.
+        const auto restrictions = restrictionsOf(share.source);
+        mount.options.insert(mount.options.begin(), restrictions.begin(), restrictions.end());
         ARCA_TRY(share.guest_path, place(share));
         mount.source = share.guest_path;
         guest.shares.push_back(std::move(share));
@@ -136,6 +142,20 @@ std::string guestRootfs(const std::string& container_id) {
 Placement sharePlacement(const std::string& container_id) {
     return [folder = std::string(proto::kGuestShareFolder) + "/" + container_id + "/"](
                const SharedPath& share) -> Result<std::string> { return folder + share.name; };
+}
+
+std::vector<std::string> restrictionsOf(const std::string& path) {
+    struct statvfs st {};
+    if (::statvfs(path.c_str(), &st) != 0) return {};  // opening it will say why
+    constexpr std::array<std::pair<unsigned long, const char*>, 4> kFlags{
+        {{ST_NOSUID, "nosuid"},
+         {ST_NODEV, "nodev"},
+         {ST_NOEXEC, "noexec"},
+         {ST_NOATIME, "noatime"}}};
+    std::vector<std::string> words;
+    for (const auto& [flag, word] : kFlags)
+        if ((st.f_flag & flag) != 0) words.emplace_back(word);
+    return words;
 }
 
 std::vector<SharedPath> hostPaths(const spec::Spec& spec) {

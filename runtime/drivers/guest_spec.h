@@ -41,6 +41,10 @@ std::string guestFolder(const std::string& container_id);
 inline constexpr char kRootfsShare[] = "rootfs";
 std::string guestRootfs(const std::string& container_id);
 
+// Mount options for what the host's mount forbids that a path is on (nosuid, nodev, noexec,
+// noatime): a guest does not see them, and a bind mount here would have them.
+std::vector<std::string> restrictionsOf(const std::string& path);
+
 // The root file system and the sources of bind mounts, as far as the host is concerned.
 std::vector<SharedPath> hostPaths(const spec::Spec& spec);
 

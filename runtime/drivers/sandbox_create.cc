@@ -180,7 +180,7 @@ Result<GuestSpec> SandboxDriver::guestSpec(const ProcessRequest& request) {
 }
 
 Result<> SandboxDriver::mountRootfs(const std::string& container_id, const GuestFiles& files,
-                                    const std::string& shared) {
+                                    const SharedPath& root) {
     context_api::MountRequest request;
     context_api::MountResponse response;
     request.set_destination(guestRootfs(container_id));
@@ -190,7 +190,8 @@ Result<> SandboxDriver::mountRootfs(const std::string& container_id, const Guest
         for (const std::string& option : files.device.options) request.add_options(option);
     } else if (files.rootfs == GuestFiles::Way::kShare) {
         request.set_type("none");
-        request.set_source(shared);
+        request.set_source(root.guest_path);
+        for (const std::string& word : restrictionsOf(root.source)) request.add_options(word);
         request.add_options("rbind");
     } else {
         return {};
@@ -241,7 +242,7 @@ Result<> SandboxDriver::createInGuest(const ProcessRequest& request, const Guest
         // Ours deletes a folder without a container too. Of another's, what came before its
         // container would stay if that were not made; and it looks at nothing before the start.
         if (agent.is_ours) ARCA_CHECK(copyFiles(files, guest, agent, attachment));
-        ARCA_CHECK(mountRootfs(request.container_id, files, guest.shares.front().guest_path));
+        ARCA_CHECK(mountRootfs(request.container_id, files, guest.shares.front()));
     }
     context_api::CreateProcessRequest message;
     context_api::CreateProcessResponse response;

@@ -76,9 +76,8 @@ class SandboxDriver : public AgentDriver {
                                                const std::string& kind);
     base::Result<> planGuestNetwork(const ProcessRequest& request, GuestSpec& guest);
     base::Result<> attachNetwork(const ContainerDir& dir, const Record& record);
-    // `shared`: where the root file system is when it is shared.
     base::Result<> mountRootfs(const std::string& container_id, const GuestFiles& files,
-                               const std::string& shared);
+                               const SharedPath& root);
     base::Result<GuestAgent> askAgent();
     base::Result<std::string> configurationFor(const spec::Spec& spec, const GuestAgent& agent);
     base::Result<> copyFiles(const GuestFiles& files, const GuestSpec& guest,
