@@ -69,6 +69,7 @@ BOOST_AUTO_TEST_CASE(a_source_of_any_length_comes_to_its_end) {
         (void)Pump::start(*loop, std::move(source), std::move(sink), stop());
         runToEnd();
         BOOST_TEST_REQUIRE(!late, pieces);
+        deadline.reset();  // of the loop that goes
         loop = std::move(*EventLoop::make());
         deadline = Timer(*loop, 30s, [this] {
             late = true;
