@@ -331,8 +331,8 @@ class Pods(Sandbox):
 class Deaths(Sandbox):
     """Whatever dies: the container ends within 5 s, never with success, with a clear error, and nothing stays."""
 
-    def lose(self, part, number=signal.SIGKILL):
-        process = self.spawn(self.command("run", "--bundle", self.bundle("sleep", "600").path, self.new_id()),
+    def lose(self, part, number=signal.SIGKILL, flags=()):
+        process = self.spawn(self.command(*flags, "run", "--bundle", self.bundle("sleep", "600").path, self.new_id()),
                              stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         until(lambda: any(read_text(path).find('"running"') >= 0 for path in self.records()), "running")
         parts = self.parts()
@@ -349,6 +349,15 @@ class Deaths(Sandbox):
 
     def test_of_qemu(self):
         self.assertIn("qemu ended by SIGKILL", self.lose("qemu-system-x86_64"))
+
+    def test_of_qemu_though_those_who_serve_it_are_seen_to_end_first(self):
+        qemu, path = (os.path.join(self.dir, name) for name in ("qemu", "configuration.json"))
+        with open(qemu, "w", encoding="ascii") as file:
+            file.write('#!/bin/sh\nqemu-system-x86_64 "$@" &\nexec 3>&- 4>&- 5>&-\nwait $!\ncode=$?\nsleep 0.3\nexit $code\n')
+        os.chmod(qemu, 0o755)
+        with open(path, "w", encoding="ascii") as file:
+            json.dump({"vm": {"qemu": qemu}}, file)
+        self.assertIn("qemu ended by SIGKILL", self.lose("qemu-system-x86_64", flags=["--configuration", path]))
 
     def test_of_the_file_server(self):
         self.assertIn("virtiofsd ended by SIGKILL", self.lose("virtiofsd"))

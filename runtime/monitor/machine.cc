@@ -30,6 +30,7 @@ namespace {
 
 constexpr size_t kTailBytes = 2048;
 constexpr size_t kConsoleLogBytes = size_t{1} << 20U;
+constexpr std::chrono::milliseconds kCauseLimit{500};
 constexpr char kConsoleLog[] = "console.log";
 constexpr char kFsSocket[] = "fs.sock";
 
@@ -244,6 +245,17 @@ void Machine::ended(Part& part) {
     if (code && *code <= kSignalled) why += " with exit code " + std::to_string(*code);
     const std::string words = lastWords();
     if (!words.empty()) why += ": " + words;
+    // What serves QEMU leaves in order when QEMU is gone, which may be seen first.
+    const Part& qemu = *parts_.back();
+    if (code && *code == 0 && &part != &qemu && qemu.helper.pid != 0) {
+        follows_ = base::Timer(loop_, kCauseLimit, [this, why] { report(why); });
+        return;
+    }
+    report(std::move(why));
+}
+
+void Machine::report(std::string why) {
+    follows_.reset();
     const auto failed = std::exchange(failed_, nullptr);
     if (failed) loop_.post([failed, why = std::move(why)] { failed(why); });
 }

@@ -63,11 +63,13 @@ class Machine {
     base::Result<> openConsole(int dir_fd);
     void readConsole();
     void ended(Part& part);
+    void report(std::string why);
 
     base::EventLoop& loop_;
     Failed failed_;
     std::function<void()> stopped_;
     bool stopping_ = false;
+    base::Timer follows_;  // a part that serves QEMU has left in order
     std::vector<std::unique_ptr<Part>> parts_;
     base::UniqueFd console_;        // what the programs write, read end
     base::UniqueFd console_write_;  // until they have it

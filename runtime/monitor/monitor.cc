@@ -31,7 +31,7 @@ namespace {
 
 constexpr std::chrono::milliseconds kSyncLimit{2'000};
 constexpr std::chrono::milliseconds kIdleLimit{15'000};
-constexpr std::chrono::milliseconds kReasonPause{300};
+constexpr std::chrono::milliseconds kReasonPause{1000};
 constexpr std::chrono::milliseconds kLostLimit{1'000};
 constexpr std::chrono::milliseconds kDrainLimit{10'000};
 constexpr std::chrono::milliseconds kTimeInterval{30'000};
