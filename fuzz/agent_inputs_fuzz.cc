@@ -9,10 +9,10 @@
 #include <vector>
 
 #include "base/strings.h"
+#include "network/interface.h"
 #include "spec/mount_options.h"
 #include "vminitd/guest_path.h"
 #include "vminitd/kernel.h"
-#include "network/interface.h"
 #include "vminitd/resolver_files.h"
 
 namespace {

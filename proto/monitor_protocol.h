@@ -48,7 +48,7 @@ enum class MonitorMessage : uint32_t {
     // JSON object: name (of a tree that came), to (the folder in the guest), losses (one of the
     // words below), bytes (the most).
     kCopy = 73,
-    kCopied = 74,  // text: the bytes of the files, decimal
+    kCopied = 74,        // text: the bytes of the files, decimal
     kNetwork = 75,       // of the container that has the namespace for its own
     kNetworkReady = 76,  // how many interfaces are attached; later ones follow by themselves
 };

@@ -76,7 +76,8 @@ BOOST_AUTO_TEST_CASE(name_with_slash_is_taken_as_it_is) {
     BOOST_TEST(missing.error().message() ==
                "exec: \"/nonexistent/x\": stat /nonexistent/x: no such file or directory");
     const auto directory = findProgram(tree.path + "/sub", {});
-    BOOST_TEST(directory.error().message() == "exec: \"" + tree.path + "/sub\": is a directory: permission denied");
+    BOOST_TEST(directory.error().message() ==
+               "exec: \"" + tree.path + "/sub\": is a directory: permission denied");
     const auto plain = findProgram(tree.path + "/data", {});
     BOOST_TEST(plain.error().message() == "exec: \"" + tree.path + "/data\": permission denied");
     const auto through_file = findProgram(path + "/x", {});

@@ -87,7 +87,8 @@ BOOST_AUTO_TEST_CASE(allow_all_then_deny_one) {
 }
 
 BOOST_AUTO_TEST_CASE(a_hole_in_a_wildcard_is_refused) {
-    const auto policy = foldDeviceRules({{true, 'c', 4, std::nullopt, "rwm"}, {false, 'c', 4, 1, "r"}});
+    const auto policy =
+        foldDeviceRules({{true, 'c', 4, std::nullopt, "rwm"}, {false, 'c', 4, 1, "r"}});
     BOOST_TEST_REQUIRE(!policy.has_value());
     BOOST_TEST((policy.error().code() == base::Code::kInvalidArgument));
 }
@@ -116,8 +117,8 @@ BOOST_AUTO_TEST_CASE(deny_list) {
     const auto policy =
         foldDeviceRules({{true, 'a', std::nullopt, std::nullopt, ""}, {false, 'c', 10, 229, "w"}});
     const auto program = assembleDeviceProgram(*policy);
-    BOOST_TEST(!runProgram(program, BPF_DEVCG_DEV_CHAR,
-                           BPF_DEVCG_ACC_READ | BPF_DEVCG_ACC_WRITE, 10, 229));
+    BOOST_TEST(!runProgram(program, BPF_DEVCG_DEV_CHAR, BPF_DEVCG_ACC_READ | BPF_DEVCG_ACC_WRITE,
+                           10, 229));
     BOOST_TEST(runProgram(program, BPF_DEVCG_DEV_CHAR, BPF_DEVCG_ACC_READ, 10, 229));
     BOOST_TEST(runProgram(program, BPF_DEVCG_DEV_BLOCK, BPF_DEVCG_ACC_WRITE, 10, 229));
 }

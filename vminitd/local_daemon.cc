@@ -99,9 +99,8 @@ Result<> LocalDaemon::start() {
                  acceptAll(options_.rpc_listener, serve_rpc_);
              }));
     ARCA_TRY(attach_watch_,
-             Watch::make(loop_, options_.attach_listener.get(), EPOLLIN, [this](uint32_t) {
-                 acceptAll(options_.attach_listener, serve_attach_);
-             }));
+             Watch::make(loop_, options_.attach_listener.get(), EPOLLIN,
+                         [this](uint32_t) { acceptAll(options_.attach_listener, serve_attach_); }));
     sigset_t wanted;
     (void)::sigemptyset(&wanted);
     (void)::sigaddset(&wanted, SIGTERM);
@@ -125,9 +124,8 @@ Result<> LocalDaemon::start() {
 
 Result<> LocalDaemon::writeAgentFile() {
     ARCA_TRY(const uint64_t start_time, base::processStartTime(::getpid()));
-    const nlohmann::json json = {{"pid", ::getpid()},
-                                 {"start_time", start_time},
-                                 {"version", spec::kProjectVersion}};
+    const nlohmann::json json = {
+        {"pid", ::getpid()}, {"start_time", start_time}, {"version", spec::kProjectVersion}};
     return base::replaceFile(options_.folder.get(), kAgentFile, json.dump() + "\n");
 }
 
@@ -150,8 +148,7 @@ void LocalDaemon::acceptAll(const UniqueFd& listener, const Serve& serve) {
 }
 
 bool LocalDaemon::quiet(std::chrono::milliseconds for_at_least) const {
-    return !activity_.busy() && attach_.connections() == 0 &&
-           activity_.idleFor() >= for_at_least;
+    return !activity_.busy() && attach_.connections() == 0 && activity_.idleFor() >= for_at_least;
 }
 
 void LocalDaemon::checkIdle() {

@@ -10,8 +10,8 @@
 #include <boost/test/unit_test.hpp>
 
 #include "base/files.h"
-#include "vminitd/agent_files.h"
 #include "base/namespaces_test.h"
+#include "vminitd/agent_files.h"
 #include "vminitd/test_folder.h"
 
 namespace arca::vminitd {

@@ -20,8 +20,7 @@ using base::UniqueFd;
 
 namespace {
 
-constexpr char kDefaultPath[] =
-    "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+constexpr char kDefaultPath[] = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 constexpr std::string_view kGroupAdd = "ARCA_GROUP_ADD=";
 
 bool hasVariable(const std::vector<std::string>& env, std::string_view prefix) {
@@ -109,8 +108,8 @@ Result<> applyOciAlterations(spec::Spec& spec, const AlterationContext& context)
     }
     if (spec.root->path.front() != '/') {
         if (context.bundle.empty()) {
-            return fail(Code::kInvalidArgument, "root.path " + base::printable(spec.root->path) +
-                                                    ": must be absolute");
+            return fail(Code::kInvalidArgument,
+                        "root.path " + base::printable(spec.root->path) + ": must be absolute");
         }
         spec.root->path = base::absolutePath(context.bundle, spec.root->path);
     }

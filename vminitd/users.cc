@@ -84,8 +84,8 @@ Result<UserSpec> splitUserSpec(std::string_view text) {
     out.user = text.substr(0, colon);
     if (colon != std::string_view::npos) out.group = std::string(text.substr(colon + 1));
     if (out.user.empty() || (out.group && out.group->empty())) {
-        return fail(Code::kInvalidArgument, "user \"" + base::printable(text) +
-                                                "\": user and group must not be empty");
+        return fail(Code::kInvalidArgument,
+                    "user \"" + base::printable(text) + "\": user and group must not be empty");
     }
     return out;
 }
@@ -121,7 +121,8 @@ Result<std::string_view> UserFiles::read(std::optional<std::string>& cache,
     if (!fd) {
         const int why = fd.error().sysErrno();
         // ELOOP: a symlink that leads nowhere inside the root, the same as no file.
-        if (why == ENOENT || why == ENOTDIR || why == ELOOP) return std::string_view(cache.emplace());
+        if (why == ENOENT || why == ENOTDIR || why == ELOOP)
+            return std::string_view(cache.emplace());
         return fail(std::move(fd).error());
     }
     struct stat st {};

@@ -84,7 +84,8 @@ struct ResolvedUser {
 // Resolves `user_spec` (not empty). `default_gid` is the gid of a numeric user without an entry and
 // without a group. A number never needs an entry; a name that is not found is kNotFound with the
 // name of the file that was read.
-// Source: docs of the guest protocol, ociAlterations step 4; field report apple/containerization#278.
+// Source: docs of the guest protocol, ociAlterations step 4; field report
+// apple/containerization#278.
 base::Result<ResolvedUser> resolveUser(std::string_view user_spec, uint32_t default_gid,
                                        UserFiles& files);
 

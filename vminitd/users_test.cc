@@ -82,8 +82,8 @@ BOOST_AUTO_TEST_CASE(forms) {
 
 BOOST_AUTO_TEST_CASE(wrong_forms_are_errors) {
     Rootfs rootfs;
-    for (const char* form : {"1000:", ":5", ":", "-1", "4294967295", "4294967296", "5:-1",
-                             "5:99999999999999999999"}) {
+    for (const char* form :
+         {"1000:", ":5", ":", "-1", "4294967295", "4294967296", "5:-1", "5:99999999999999999999"}) {
         BOOST_TEST_CONTEXT(form) {
             const auto user = rootfs.resolve(form);
             BOOST_TEST_REQUIRE(!user.has_value());

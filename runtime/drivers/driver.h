@@ -47,7 +47,7 @@ struct ProcessRequest {
     std::string options;  // JSON: bundle, no_pivot, no_new_keyring, preserve_fds, ...
     Stdio stdio = Stdio::kInherit;
     bool applies_labels = true;  // of `spec`; else they are left out
-    int inherited_fds = 0;  // descriptors 3..3+N-1 go to the program
+    int inherited_fds = 0;       // descriptors 3..3+N-1 go to the program
     // Not empty: puts the process from which the container's are cloned, or its stand-in, into its
     // cgroup, and may change `spec` to say which that is.
     std::function<base::Result<>(pid_t)> place_body;
