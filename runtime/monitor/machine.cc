@@ -20,8 +20,6 @@
 
 namespace arca::runtime {
 
-using base::Code;
-using base::fail;
 using base::failErrno;
 using base::Result;
 using base::UniqueFd;
