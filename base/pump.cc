@@ -64,9 +64,7 @@ Pump::Pump(EventLoop& loop, UniqueFd in, UniqueFd out, Done done, Hangup hangup)
       in_blocks_(!in_socket_ && (::fcntl(in_.get(), F_GETFL) & O_NONBLOCK) == 0),
       out_blocks_(!out_socket_ && (::fcntl(out_.get(), F_GETFL) & O_NONBLOCK) == 0) {}
 
-Pump::~Pump() {
-    shrink();
-}
+Pump::~Pump() = default;
 
 std::shared_ptr<Pump> Pump::start(EventLoop& loop, UniqueFd in, UniqueFd out, Done done,
                                   Hangup hangup) {
@@ -144,8 +142,8 @@ ssize_t Pump::readSome() {
     }
     ssize_t n = 0;
     do {
-        n = in_socket_ ? ::recv(in_.get(), memory_.get(), capacity_, MSG_DONTWAIT)
-                       : ::read(in_.get(), memory_.get(), capacity_);
+        n = in_socket_ ? ::recv(in_.get(), memory_.get(), capacity(), MSG_DONTWAIT)
+                       : ::read(in_.get(), memory_.get(), capacity());
     } while (n < 0 && errno == EINTR);
     return n;
 }
@@ -153,17 +151,14 @@ ssize_t Pump::readSome() {
 bool Pump::fill() {
     // Kept while the stream flows: a heap that grows and shrinks for each piece costs more than
     // the copying.
-    const size_t wanted = grown_ ? kBulkBytes : kBufferBytes;
-    if (!memory_ || capacity_ != wanted) {
-        capacity_ = wanted;
-        memory_ = std::make_unique_for_overwrite<char[]>(capacity_);
-    }
+    if (may_grow_ && !grown_ && moved_ >= kBulkRateBytes) growIfFast();
+    if (!memory_) memory_ = std::make_unique_for_overwrite<char[]>(capacity());
     const ssize_t n = readSome();
     const int error = errno;
     buffer_at_ = 0;
     buffer_end_ = n > 0 ? static_cast<size_t>(n) : 0;
     if (n > 0) {
-        if (may_grow_) count(static_cast<size_t>(n));
+        moved_ += static_cast<size_t>(n);
         if (!finishing_) return true;
         drained_ += static_cast<size_t>(n);
         if (drained_ >= kDrainBytes) sourceEnded();
@@ -214,36 +209,32 @@ bool Pump::drain() {
     return true;
 }
 
-void Pump::count(size_t bytes) {
-    moved_ += bytes;
-    if (grown_ || moved_ < kBulkRateBytes) return;
-    const auto now = EventLoop::Clock::now();
-    if (now - counted_from_ < kBulkRateTime) grow();
-    counted_from_ = now;
-    moved_ = 0;
+size_t Pump::capacity() const {
+    return grown_ ? kBulkBytes : kBufferBytes;
 }
 
-// The buffer follows when the next one is made: this one may be full.
-void Pump::grow() {
-    if (!takeBulkPlace()) return;
+void Pump::growIfFast() {
+    const auto now = EventLoop::Clock::now();
+    const bool fast = now - counted_from_ < kBulkRateTime;
+    counted_from_ = now;
+    moved_ = 0;
+    if (!fast || !takeBulkPlace()) return;
     grown_ = true;
+    memory_.reset();
     resizePipes(kBulkBytes);
     idle_check_ = Timer(loop_, kBulkRateTime, [this] { shrinkIfIdle(); });
 }
 
 void Pump::shrinkIfIdle() {
-    if (std::exchange(moved_, 0) >= kBulkRateBytes || !empty()) {
-        idle_check_ = Timer(loop_, kBulkRateTime, [this] { shrinkIfIdle(); });
-        return;
-    }
-    shrink();
+    if (std::exchange(moved_, 0) < kBulkRateBytes && empty()) return shrink();
+    idle_check_ = Timer(loop_, kBulkRateTime, [this] { shrinkIfIdle(); });
 }
 
 void Pump::shrink() {
     if (!std::exchange(grown_, false)) return;
     idle_check_.reset();
     grown_pumps.fetch_sub(1);
-    if (empty()) memory_.reset();
+    memory_.reset();
     resizePipes(kBufferBytes);
 }
 

@@ -68,9 +68,9 @@ class Pump : public std::enable_shared_from_this<Pump> {
     bool drain();
     void sourceEnded();
     void end();
-    // Of a stream that may grow: after each piece, and every second while it has grown.
-    void count(size_t bytes);
-    void grow();
+    [[nodiscard]] size_t capacity() const;  // of memory_
+    // Both want an empty buffer. What shrinkIfIdle() leaves as it is, it looks at again.
+    void growIfFast();
     void shrink();
     void shrinkIfIdle();
     void resizePipes(size_t bytes) const;
@@ -97,8 +97,7 @@ class Pump : public std::enable_shared_from_this<Pump> {
     bool may_grow_ = false;
     bool grown_ = false;
     size_t drained_ = 0;
-    size_t capacity_ = 0;  // of memory_
-    size_t moved_ = 0;     // since counted_from_
+    size_t moved_ = 0;  // since counted_from_, or the last look for idleness
     EventLoop::Clock::time_point counted_from_;
     std::unique_ptr<char[]> memory_;  // none while idle
     size_t buffer_at_ = 0;            // what is still to be written: from here

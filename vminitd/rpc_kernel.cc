@@ -69,7 +69,7 @@ ServerUnaryReactor* ContextService::Kill(CallbackServerContext* context,
     }
     // The protocol's answer has no room for the reason: what a client that asks for it can see.
     response->set_result(-1);
-    context->AddTrailingMetadata("arca-error", sent.error().message());
+    context->AddTrailingMetadata("arca-error", metadataText(sent.error().message()));
     return answer(context, Status::OK);
 }
 

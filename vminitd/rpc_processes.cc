@@ -6,7 +6,6 @@
 #include <vector>
 
 #include "base/error_texts.h"
-#include "base/strings.h"
 #include "vminitd/rpc_context.h"
 #include "vminitd/rpc_statistics.h"
 #include "vminitd/rpc_status.h"
@@ -49,15 +48,6 @@ class WaitReactor : public HeldReactor<WaitReactor, ServerUnaryReactor> {
  private:
     wire::WaitProcessResponse* response_;
 };
-
-// A text that gRPC takes as a metadata's value.
-std::string metadataText(std::string_view text) {
-    constexpr size_t kMostBytes = 512;
-    std::string value = base::printable(text.substr(0, kMostBytes));
-    for (char& c : value)
-        if (static_cast<unsigned char>(c) > 0x7e) c = '?';
-    return value;
-}
 
 }  // namespace
 

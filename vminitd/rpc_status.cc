@@ -2,6 +2,8 @@
 
 #include <string>
 
+#include "base/strings.h"
+
 namespace arca::vminitd {
 
 using base::Code;
@@ -56,6 +58,14 @@ grpc::Status systemStatus(const char* rpc, const base::Result<>& result) {
 
 grpc::Status plainStatus(const base::Error& error) {
     return {statusCode(error.code()), error.message()};
+}
+
+std::string metadataText(std::string_view text) {
+    constexpr size_t kMostBytes = 512;
+    std::string value = base::printable(text.substr(0, kMostBytes));
+    for (char& c : value)
+        if (static_cast<unsigned char>(c) > 0x7e) c = '?';
+    return value;
 }
 
 }  // namespace arca::vminitd

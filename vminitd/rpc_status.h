@@ -3,6 +3,9 @@
 
 #include <grpcpp/support/status.h>
 
+#include <string>
+#include <string_view>
+
 #include "base/result.h"
 
 namespace arca::vminitd {
@@ -17,5 +20,8 @@ grpc::Status systemStatus(const char* rpc, const base::Result<>& result);
 
 // For the extension: the code and the message as they are.
 grpc::Status plainStatus(const base::Error& error);
+
+// A text that gRPC takes as the value of a metadata entry: printable ASCII, of 512 bytes of `text`.
+std::string metadataText(std::string_view text);
 
 }  // namespace arca::vminitd

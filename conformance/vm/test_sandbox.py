@@ -69,6 +69,21 @@ class Sandbox(Case):
     def parts(self):
         return parts_of(all_processes() - self.before.processes)
 
+    def configured(self, **members):
+        """Flags that give a command this configuration of the host."""
+        path = os.path.join(self.dir, "configuration.json")
+        with open(path, "w", encoding="ascii") as file:
+            json.dump(members, file)
+        return ["--configuration", path]
+
+    def qemu(self, script):
+        """Path of a program of the shell in the place of QEMU."""
+        path = os.path.join(self.dir, "qemu")
+        with open(path, "w", encoding="ascii") as file:
+            file.write("#!/bin/sh\n" + script)
+        os.chmod(path, 0o755)
+        return path
+
 
 class Guest(Sandbox):
     def test_the_kernel_is_the_guests_and_everything_else_the_bundles(self):
@@ -151,18 +166,14 @@ class Guest(Sandbox):
         self.assertGreater(int(memory.split()[1]), 128 << 10)
 
     def test_the_configuration_sizes_the_machine_and_names_its_kernel(self):
-        path = os.path.join(self.dir, "configuration.json")
-        with open(path, "w", encoding="ascii") as file:
-            json.dump({"sandbox": "vm", "vm": {"memory_mib": 300, "append": "arca.test=seen"}}, file)
-        result = self.call([*self.command("--configuration", path), "run", "--bundle",
+        flags = self.configured(sandbox="vm", vm={"memory_mib": 300, "append": "arca.test=seen"})
+        result = self.call([*self.command(*flags), "run", "--bundle",
                             self.bundle("sh", "-c", "cat /proc/cmdline; grep MemTotal /proc/meminfo").path, self.new_id()])
         self.assertEqual(result.code, 0, result)
         self.assertIn("arca.test=seen", result.out)
         self.assertLess(int(result.out.split("MemTotal:")[1].split()[0]), 300 << 10)
-        with open(path, "w", encoding="ascii") as file:
-            json.dump({"vm": {"kernel": "/nonexistent"}}, file)
-        self.fails("--configuration", path, "run", "--bundle", self.bundle("true").path, self.new_id(),
-                   says="/nonexistent: no such file")
+        self.fails(*self.configured(vm={"kernel": "/nonexistent"}), "run", "--bundle", self.bundle("true").path,
+                   self.new_id(), says="/nonexistent: no such file")
 
     def test_annotations_change_nothing_that_the_host_does_not_allow(self):
         self.fails("run", "--bundle", self.bundle("true", annotations={"io.arca.vm.kernel": "/x"}).path, self.new_id(),
@@ -173,10 +184,8 @@ class Guest(Sandbox):
                              writable=True, annotations={"io.arca.vm.rootfs_image": os.path.join(self.dir, "root.img")})
         image = os.path.join(self.dir, "root.img")
         subprocess.run(["/sbin/mke2fs", "-q", "-t", "ext4", "-d", bundle.rootfs, image, "32M"], check=True)
-        path = os.path.join(self.dir, "configuration.json")
-        with open(path, "w", encoding="ascii") as file:
-            json.dump({"allowed_annotations": ["io.arca.vm.rootfs_image"]}, file)
-        result = self.call([*self.command("--configuration", path), "run", "--bundle", bundle.path, self.new_id()])
+        flags = self.configured(allowed_annotations=["io.arca.vm.rootfs_image"])
+        result = self.call([*self.command(*flags), "run", "--bundle", bundle.path, self.new_id()])
         self.assertEqual(result.code, 0, result)
         self.assertIn("/dev/vda / ext4", result.out)
         self.assertTrue(result.out.endswith("3\n"), result)
@@ -228,17 +237,11 @@ class Accelerator(Sandbox):
     """`auto` believes in KVM when it has booted a guest. Stand-ins for QEMU play a KVM that does not."""
 
     def run_with(self, kvm_does):
-        qemu = os.path.join(self.dir, "qemu")
-        with open(qemu, "w", encoding="ascii") as file:
-            file.write("#!/bin/sh\ncase \" $* \" in *' -accel kvm '*)\n"
-                       f"    echo \"$*\" | grep -o 'guest/vmlinu[xz]' >> {self.dir}/tried; {kvm_does};;\nesac\n"
-                       f"echo \"$*\" | grep -o 'guest/vmlinu[xz]' >> {self.dir}/emulated\n"
-                       "exec qemu-system-x86_64 \"$@\"\n")
-        os.chmod(qemu, 0o755)
-        path = os.path.join(self.dir, "configuration.json")
-        with open(path, "w", encoding="ascii") as file:
-            json.dump({"vm": {"qemu": qemu, "accel": "auto"}}, file)
-        words = [*self.command("--configuration", path), "run", "--bundle", self.bundle("echo", "up").path]
+        qemu = self.qemu("case \" $* \" in *' -accel kvm '*)\n"
+                         f"    echo \"$*\" | grep -o 'guest/vmlinu[xz]' >> {self.dir}/tried; {kvm_does};;\nesac\n"
+                         f"echo \"$*\" | grep -o 'guest/vmlinu[xz]' >> {self.dir}/emulated\n"
+                         "exec qemu-system-x86_64 \"$@\"\n")
+        words = [*self.command(*self.configured(vm={"qemu": qemu, "accel": "auto"})), "run", "--bundle", self.bundle("echo", "up").path]
         return self.call(["unshare", "--mount", "sh", "-ec", SURROUNDINGS, "sh", os.path.join(self.dir, "dev"), *words],
                          seconds=4 * SECONDS)
 
@@ -351,13 +354,9 @@ class Deaths(Sandbox):
         self.assertIn("qemu ended by SIGKILL", self.lose("qemu-system-x86_64"))
 
     def test_of_qemu_though_those_who_serve_it_are_seen_to_end_first(self):
-        qemu, path = (os.path.join(self.dir, name) for name in ("qemu", "configuration.json"))
-        with open(qemu, "w", encoding="ascii") as file:
-            file.write('#!/bin/sh\nqemu-system-x86_64 "$@" &\nexec 3>&- 4>&- 5>&-\nwait $!\ncode=$?\nsleep 0.3\nexit $code\n')
-        os.chmod(qemu, 0o755)
-        with open(path, "w", encoding="ascii") as file:
-            json.dump({"vm": {"qemu": qemu}}, file)
-        self.assertIn("qemu ended by SIGKILL", self.lose("qemu-system-x86_64", flags=["--configuration", path]))
+        qemu = self.qemu('qemu-system-x86_64 "$@" &\nexec 3>&- 4>&- 5>&-\nwait $!\ncode=$?\nsleep 0.3\nexit $code\n')
+        flags = self.configured(vm={"qemu": qemu})
+        self.assertIn("qemu ended by SIGKILL", self.lose("qemu-system-x86_64", flags=flags))
 
     def test_of_the_file_server(self):
         self.assertIn("virtiofsd ended by SIGKILL", self.lose("virtiofsd"))

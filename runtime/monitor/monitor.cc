@@ -31,6 +31,7 @@ namespace {
 
 constexpr std::chrono::milliseconds kSyncLimit{2'000};
 constexpr std::chrono::milliseconds kIdleLimit{15'000};
+// Longer than the machine itself waits for the part whose end is the reason (machine.cc).
 constexpr std::chrono::milliseconds kReasonPause{1000};
 constexpr std::chrono::milliseconds kLostLimit{1'000};
 constexpr std::chrono::milliseconds kDrainLimit{10'000};
