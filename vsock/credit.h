@@ -4,6 +4,7 @@
 // counters run modulo 2^32. Source: VIRTIO 1.2, 5.10.6.3 "Buffer Space Management".
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 
 namespace arca::vsock {
@@ -26,8 +27,12 @@ class Credit {
     void forward(uint32_t bytes) { forwarded_ += bytes; }
     // Bytes taken and not yet forwarded; never more than the buffer.
     [[nodiscard]] uint32_t held() const { return taken_ - forwarded_; }
-    // True when the guest knows of so much less space than there is that it should be told.
-    [[nodiscard]] bool updateDue() const { return forwarded_ - told_ >= own_space_ / 4; }
+    // True when the guest knows of so much less space than there is that it should be told. Linux
+    // has never more under way than its own buffer holds, however large ours is, and does not ask.
+    [[nodiscard]] bool updateDue() const {
+        const uint32_t window = peer_space_ == 0 ? own_space_ : std::min(own_space_, peer_space_);
+        return forwarded_ - told_ >= std::max(window / 4, uint32_t{1});
+    }
     // The two fields of a header; reading the second counts as telling the guest.
     [[nodiscard]] uint32_t ownSpace() const { return own_space_; }
     [[nodiscard]] uint32_t tellForwarded() { return told_ = forwarded_; }

@@ -88,6 +88,24 @@ BOOST_AUTO_TEST_CASE(an_update_is_due_after_a_quarter) {
     BOOST_TEST(!credit.updateDue());
 }
 
+BOOST_AUTO_TEST_CASE(an_update_is_due_after_a_quarter_of_what_a_smaller_guest_can_have_under_way) {
+    Credit credit(1000);
+    credit.onPeer(100, 0);
+    BOOST_TEST(!credit.updateDue());
+    BOOST_TEST(credit.take(100));
+    credit.forward(24);
+    BOOST_TEST(!credit.updateDue());
+    credit.forward(1);
+    BOOST_TEST(credit.updateDue());
+    credit.onPeer(4000, 0);
+    BOOST_TEST(!credit.updateDue());
+    BOOST_TEST(credit.tellForwarded() == 25U);
+    credit.onPeer(1, 0);
+    BOOST_TEST(!credit.updateDue());
+    credit.forward(1);
+    BOOST_TEST(credit.updateDue());
+}
+
 BOOST_AUTO_TEST_CASE(counters_run_over) {
     Credit credit(256U << 10U);
     credit.onPeer(256U << 10U, 0);

@@ -62,6 +62,8 @@ Result<> Stream::start(base::UniqueFd socket) {
 void Stream::onCredit(uint32_t peer_space, uint32_t peer_forwarded) {
     credit_.onPeer(peer_space, peer_forwarded);
     if (credit_.sendable() > 0) credit_asked_ = false;
+    // A guest that made its buffer smaller may wait for less than it was to be told of.
+    if (phase_ == Phase::kOpen && credit_.updateDue()) note(Op::kCreditUpdate);
 }
 
 void Stream::onResponse() {

@@ -167,6 +167,17 @@ BOOST_AUTO_TEST_CASE(the_guest_is_told_of_room_when_the_host_reads) {
     BOOST_TEST(only(bench.controls(), Op::kCreditUpdate));
 }
 
+BOOST_AUTO_TEST_CASE(a_guest_that_makes_its_buffer_smaller_is_told_of_what_it_was_not_yet) {
+    Bench bench(Origin::kGuest, 65536);
+    bench.settleOpen();
+    bench.data(std::string(1000, 'x'));
+    BOOST_TEST(bench.controls().empty());
+    bench.stream.onCredit(65536, 0);
+    BOOST_TEST(bench.controls().empty());
+    bench.stream.onCredit(2000, 0);
+    BOOST_TEST(only(bench.controls(), Op::kCreditUpdate));
+}
+
 BOOST_AUTO_TEST_CASE(a_guest_that_overruns_its_credit_is_reset) {
     Bench bench;
     bench.settleOpen();

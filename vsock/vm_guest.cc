@@ -168,10 +168,13 @@ std::string hold(unsigned port) {
     return n == 0 ? "end" : "error " + errnoName();
 }
 
-// Sends `bytes` to the host and closes at once.
-std::string sendAndClose(unsigned port, size_t bytes) {
+// Sends `bytes` to the host and closes at once; `buffer`: bytes of the socket's, 0: as it comes.
+std::string sendAndClose(unsigned port, size_t bytes, uint64_t buffer) {
     const UniqueFd fd = dial(VMADDR_CID_HOST, port);
     if (!fd.valid()) return "error " + errnoName();
+    if (buffer != 0 &&
+        ::setsockopt(fd.get(), AF_VSOCK, SO_VM_SOCKETS_BUFFER_SIZE, &buffer, sizeof buffer) != 0)
+        return "error " + errnoName();
     return sendAll(fd.get(), std::string(bytes, 'y')) ? "ok" : "error " + errnoName();
 }
 
@@ -187,10 +190,12 @@ std::string runCommand(const std::string& line) {
         const UniqueFd fd = dial(VMADDR_CID_HOST, number(1), SOCK_SEQPACKET);
         return fd.valid() ? "ok" : "error " + errnoName();
     }
-    if (words[0] == "half") return halfClose(number(1));                // PORT
-    if (words[0] == "many") return manyToHost(number(1), number(2));    // PORT COUNT
-    if (words[0] == "hold") return hold(number(1));                     // PORT
-    if (words[0] == "send") return sendAndClose(number(1), number(2));  // PORT BYTES
+    if (words[0] == "half") return halfClose(number(1));              // PORT
+    if (words[0] == "many") return manyToHost(number(1), number(2));  // PORT COUNT
+    if (words[0] == "hold") return hold(number(1));                   // PORT
+    if (words[0] == "send") {                                         // PORT BYTES [BUFFER]
+        return sendAndClose(number(1), number(2), number(3));
+    }
     if (words[0] == "release") {
         ++releases;
         releases.notify_all();

@@ -65,6 +65,17 @@ class WithOneVm(unittest.TestCase):
                 connection.sendall(b"after your end")
             self.assertEqual(asked.result(SECONDS), "got after your end")
 
+    def test_a_guest_with_a_small_buffer_of_its_own_is_told_of_space_in_time(self):
+        for port, size in ((5010, 4096), (5011, 32768)):
+            with self.subTest(buffer=size), self.backend.listen(port) as listener, \
+                    concurrent.futures.ThreadPoolExecutor() as pool:
+                asked = pool.submit(self.backend.command, f"send {port} {MIB} {size}")
+                connection, _ = listener.accept()
+                with connection:
+                    connection.settimeout(SECONDS)
+                    self.assertEqual(len(read_all(connection)), MIB)
+                self.assertEqual(asked.result(SECONDS), "ok")
+
     def test_half_close_by_the_host(self):
         with self.backend.dial(SINK) as stream:
             stream.sendall(b"x" * 12345)
