@@ -131,11 +131,12 @@ class Machine:
     share    a folder of this host; the guest mounts it with virtiofs, tag "share"
     disks    paths of raw images (or (path, "ro")): /dev/vda, /dev/vdb, ... in the guest
     folder   where sockets and the console's log go; None: a folder of its own, removed by stop()
+    ram      a folder of a tmpfs that the guest's memory comes from; None: a memfd
     """
 
     def __init__(self, kernel, initrd, memory_mib=512, cpus=1, append="", share=None, disks=(), folder=None, cid=3,
-                 share_tag="share", qemu_arguments=()):
-        self.kernel, self.initrd, self.append = kernel, initrd, append
+                 share_tag="share", qemu_arguments=(), ram=None):
+        self.kernel, self.initrd, self.append, self.ram = kernel, initrd, append, ram
         self.memory_mib, self.cpus, self.cid = memory_mib, cpus, cid
         self.share, self.share_tag, self.disks = share, share_tag, disks
         self.qemu_arguments = list(qemu_arguments)
@@ -211,9 +212,10 @@ class Machine:
 
     def _qemu_command(self):
         size = f"{self.memory_mib}M"
+        memory = f"memory-backend-file,align=2M,mem-path={self.ram}" if self.ram else "memory-backend-memfd"
         # erms and fsrm make the kernel copy with `rep movsb`, which TCG does byte by byte: half the throughput.
         command = [QEMU, "-M", "q35,memory-backend=mem", "-accel", "tcg", "-cpu", "max,-erms,-fsrm", "-smp", str(self.cpus),
-                   "-m", size, "-object", f"memory-backend-memfd,id=mem,size={size},share=on",
+                   "-m", size, "-object", f"{memory},id=mem,size={size},share=on",
                    "-nodefaults", "-no-user-config", "-nographic", "-no-reboot",
                    "-chardev", f"socket,id=vsock,path={self.folder / 'vhost-user.sock'}",
                    "-device", "vhost-user-vsock-pci,chardev=vsock",

@@ -48,24 +48,36 @@ def cpu_seconds(pid):
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def first_answer(kernel, image):
+def first_answer(kernel, image, ram):
     """Seconds from the start of QEMU to the answer to the first call: of the clock, and of QEMU's CPU time."""
-    with Machine(kernel, image) as vm:
+    with Machine(kernel, image, ram=ram) as vm:
         vm.wait_agent()
         with Agent(vm) as agent:
             agent.extension.Version(ext.VersionRequest(), timeout=60)
             return time.monotonic() - vm.started_at, cpu_seconds(vm.qemu.pid)
 
 
-def bare_boot(kernel, image):
-    with Machine(kernel, image) as vm:
+@contextlib.contextmanager
+def huge_pages(folder):
+    """A tmpfs of huge pages: what our VMs have, all that is compared with them has too."""
+    ram = folder / "ram"
+    ram.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "huge=within_size", "guest-memory", str(ram)], check=True)
+    try:
+        yield ram
+    finally:
+        subprocess.run(["umount", str(ram)], check=True)
+
+
+def bare_boot(kernel, image, ram):
+    with Machine(kernel, image, ram=ram) as vm:
         _, status, usage = os.wait4(vm.qemu.pid, 0)
         took = time.monotonic() - vm.started_at
         vm.qemu.returncode = os.waitstatus_to_exitcode(status)
         return took, usage.ru_utime + usage.ru_stime
 
 
-def measured(kernel, folder, runs, name, ours, units):
+def measured(kernel, folder, ram, runs, name, ours, units):
     """Ours and the bare kernels by turns, so that what else the machine does hits all alike."""
     empty = empty_image(folder)
     kernels = {"bare vmlinuz to power-off": dataclasses.replace(kernel, unpacked=None)}
@@ -74,7 +86,7 @@ def measured(kernel, folder, runs, name, ours, units):
     times = {title: [] for title in (*kernels, name)}
     for _ in range(runs):
         for title, bare in kernels.items():
-            times[title].append(bare_boot(bare, empty))
+            times[title].append(bare_boot(bare, empty, ram))
         times[name].append(ours())
     for number, unit in enumerate(units):
         figures = {}
@@ -87,8 +99,8 @@ def measured(kernel, folder, runs, name, ours, units):
             print(f"{'ratio to ' + title.split(' to ')[0]:28} min {shares[0]:6.3f}   median {shares[1]:6.3f}")
 
 
-def boot(kernel, image, folder, runs):
-    measured(kernel, folder, runs, "first gRPC answer", lambda: first_answer(kernel, image),
+def boot(kernel, image, folder, ram, runs):
+    measured(kernel, folder, ram, runs, "first gRPC answer", lambda: first_answer(kernel, image, ram),
              ("s by the clock", "s of QEMU's CPU"))
 
 
@@ -122,7 +134,7 @@ def first_output(bundle, root):
     return took, used
 
 
-def cli_run(kernel, folder, runs):
+def cli_run(kernel, folder, ram, runs):
     bundle = folder / "bundle"
     (bundle / "rootfs/bin").mkdir(parents=True)
     for name in ("proc", "dev", "sys"):
@@ -132,7 +144,7 @@ def cli_run(kernel, folder, runs):
     config = json.loads((bundle / "config.json").read_text(encoding="ascii"))
     config["process"].update(terminal=False, args=["/bin/busybox", "echo", "up"])
     (bundle / "config.json").write_text(json.dumps(config), encoding="ascii")
-    measured(kernel, folder, runs, "run to the first output", lambda: first_output(bundle, folder / "root"),
+    measured(kernel, folder, ram, runs, "run to the first output", lambda: first_output(bundle, folder / "root"),
              ("s by the clock", "s of CPU time"))
 
 
@@ -266,16 +278,16 @@ def main():
     options = parser.parse_args()
     what = options.what or ["boot", "run", "memory", "streams"]
     kernel = guest_kernel.prepare(guest_kernel.CONTAINER)
-    with tempfile.TemporaryDirectory() as name:
+    with tempfile.TemporaryDirectory() as name, huge_pages(pathlib.Path(name)) as ram:
         folder = pathlib.Path(name)
         if "boot" in what:
-            boot(kernel, guest_image(kernel, folder), folder, options.runs)
+            boot(kernel, guest_image(kernel, folder), folder, ram, options.runs)
         if "run" in what:
-            cli_run(kernel, folder, options.runs)
+            cli_run(kernel, folder, ram, options.runs)
         if {"memory", "streams"} & set(what):
             image = guest_image(kernel, folder, *image_arguments(), "--add",
                                 f"{raw_program(folder)}=/images/busybox/bin/raw", name="busybox.img")
-            with Machine(kernel, image) as vm:
+            with Machine(kernel, image, ram=ram) as vm:
                 vm.wait_agent()
                 with Agent(vm) as agent:
                     guest = Guest(vm, agent)

@@ -5,6 +5,7 @@ The e2e tests run here too, with ARCA_SANDBOX=vm (see CMakeLists.txt); these are
 
 import json
 import os
+import re
 import select
 import signal
 import subprocess
@@ -164,6 +165,14 @@ class Guest(Sandbox):
         self.assertEqual(int(cpus), min(2, os.cpu_count()))
         self.assertLess(int(memory.split()[1]), 256 << 10)
         self.assertGreater(int(memory.split()[1]), 128 << 10)
+
+    def test_the_machines_memory_is_in_huge_pages_of_the_host(self):
+        if not os.path.exists("/sys/kernel/mm/transparent_hugepage"):
+            self.skipTest("this kernel lacks CONFIG_TRANSPARENT_HUGEPAGE")
+        self.start()
+        maps = read_text(f"/proc/{self.parts()['qemu-system-x86_64']}/smaps")
+        sizes = [int(size) for size in re.findall(r"^ShmemPmdMapped: +(\d+) kB", maps, re.MULTILINE)]
+        self.assertGreater(max(sizes), 16 << 10, "kB")
 
     def test_the_configuration_sizes_the_machine_and_names_its_kernel(self):
         flags = self.configured(sandbox="vm", vm={"memory_mib": 300, "append": "arca.test=seen"})

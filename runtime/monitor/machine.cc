@@ -12,6 +12,7 @@
 
 #include "base/files.h"
 #include "base/log.h"
+#include "base/mount_api.h"
 #include "base/process.h"
 #include "base/signals.h"
 #include "base/socket.h"
@@ -32,10 +33,39 @@ constexpr std::chrono::milliseconds kCauseLimit{500};
 constexpr char kConsoleLog[] = "console.log";
 constexpr char kFsSocket[] = "fs.sock";
 
+// A file for the guest's memory, in huge pages: an emulated boot is a tenth shorter for it. It is
+// on a tmpfs of its own, which is mounted nowhere, since the pages of a memfd are what the host's
+// settings say, small ones mostly. Invalid: not here (no transparent huge pages, no privileges).
+UniqueFd hugeMemory(const MonitorConfig& config) {
+    const auto mount = base::makeFilesystem(
+        {.type = "tmpfs",
+         .source = "arca",
+         .attributes = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC,
+         .data = {"huge=within_size", "mode=0700",
+                  "size=" + std::to_string(config.memory_mib) + "M"}});
+    if (!mount) return UniqueFd();
+    auto file = base::openAt(mount->get(), ".", O_TMPFILE | O_RDWR, 0600);
+    return file ? std::move(*file) : UniqueFd();
+}
+
+// What QEMU inherits besides descriptor 3, by number; -1: not there.
+struct QemuFds {
+    int card = -1;    // of the TAP device
+    int memory = -1;  // the file for the guest's memory
+};
+
+std::string memoryObject(const std::string& size, const QemuFds& fds) {
+    // Not aligned, no page of the mapping would be a huge one.
+    const std::string backend =
+        fds.memory < 0
+            ? "memory-backend-memfd"
+            : "memory-backend-file,align=2M,mem-path=/proc/self/fd/" + std::to_string(fds.memory);
+    return backend + ",id=mem,share=on,size=" + size;
+}
+
 // A guest reads whatever is on its bus; it gets what it needs and no more.
-// `card_fd`: number of the TAP device's descriptor in QEMU; -1: none.
 std::vector<std::string> qemuArguments(const MonitorConfig& config, const KernelVsock* vsock,
-                                       int card_fd) {
+                                       const QemuFds& fds) {
     const bool kvm = config.accel == "kvm";
     // Unpacking itself is a fifth of a kernel's emulated start, and next to nothing of a real one,
     // which gets its address at random by it.
@@ -50,9 +80,8 @@ std::vector<std::string> qemuArguments(const MonitorConfig& config, const Kernel
         "-no-user-config", "-display", "none", "-monitor", "none", "-no-reboot", "-machine",
         "q35,memory-backend=mem,usb=off,vmport=off,smbus=off,sata=off,hpet=on", "-accel",
         kvm ? "kvm" : "tcg,thread=multi", "-cpu", kvm ? "host" : "max,-erms,-fsrm", "-smp",
-        std::to_string(config.vcpus), "-m", memory, "-object",
-        "memory-backend-memfd,id=mem,size=" + memory + ",share=on", "-kernel", kernel, "-initrd",
-        config.initrd,
+        std::to_string(config.vcpus), "-m", memory, "-object", memoryObject(memory, fds), "-kernel",
+        kernel, "-initrd", config.initrd,
         // The kernel's tests of its own ciphers are a tenth of an emulated boot. On a busy host
         // QEMU may not get to a timer tick in the time that the kernel gives it, which then panics.
         "-append",
@@ -73,10 +102,10 @@ std::vector<std::string> qemuArguments(const MonitorConfig& config, const Kernel
         args.insert(args.end(), {"-chardev", "socket,id=vsock,fd=3", "-device",
                                  "vhost-user-vsock-pci,chardev=vsock"});
     }
-    if (card_fd >= 0) {
+    if (fds.card >= 0) {
         // No option ROM: nothing boots from it, and loading it takes time.
         args.insert(args.end(),
-                    {"-netdev", "tap,id=card,fd=" + std::to_string(card_fd), "-device",
+                    {"-netdev", "tap,id=card,fd=" + std::to_string(fds.card), "-device",
                      std::string("virtio-net-pci,netdev=card,romfile=,mac=") + NetworkCard::kMac});
     }
     int number = 0;
@@ -166,16 +195,19 @@ Result<> Machine::startParts(const MonitorConfig& config, int dir_fd, const std:
     if (config.share) {
         ARCA_TRY(fs, startFileServer(config, dir_fd, served));
     }
-    constexpr int kFirstFd = 3;
-    int card_fd = -1;
+    const UniqueFd memory = hugeMemory(config);
     std::vector<int> fds{devices.vsock != nullptr ? devices.vsock->device.get() : vsock.get()};
-    if (fs.valid()) fds.push_back(fs.get());
-    if (devices.card != nullptr) {
-        card_fd = kFirstFd + static_cast<int>(fds.size());
-        fds.push_back(devices.card->device());
-    }
+    const auto inherit = [&fds](int fd) {
+        constexpr int kFirstFd = 3;
+        fds.push_back(fd);
+        return kFirstFd + static_cast<int>(fds.size()) - 1;
+    };
+    if (fs.valid()) (void)inherit(fs.get());
+    QemuFds numbers;
+    if (devices.card != nullptr) numbers.card = inherit(devices.card->device());
+    if (memory.valid()) numbers.memory = inherit(memory.get());
     ARCA_CHECK(launch(
-        "qemu", {config.qemu, qemuArguments(config, devices.vsock, card_fd), fds, output, true}));
+        "qemu", {config.qemu, qemuArguments(config, devices.vsock, numbers), fds, output, true}));
     console_write_.reset();
     return {};
 }
