@@ -3,6 +3,8 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
+#include <cstdio>
 #include <nlohmann/json.hpp>
 
 #include "base/files.h"
@@ -44,6 +46,45 @@ std::vector<std::string_view> words(std::string_view line) {
         if (end == std::string_view::npos) return out;
         line.remove_prefix(end);
     }
+}
+
+constexpr size_t kTerminalWidth = 8;
+
+// The C column: of one CPU since the start, as a whole number.
+unsigned percentOfCpu(const ProcessRow& row, time_t now) {
+    constexpr uint64_t kMost = 99;
+    const int64_t started = std::clamp<int64_t>(row.started, 0, now - 1);
+    const auto lived_ms = static_cast<uint64_t>(now - started) * 1000;
+    return static_cast<unsigned>(std::min(row.cpu_ms / (lived_ms / 100), kMost));
+}
+
+// The STIME column: the time of today, else the day of this year, else the year.
+std::string startTime(int64_t started, time_t now) {
+    tm then{};
+    tm today{};
+    const auto seconds = static_cast<time_t>(started);
+    if (::localtime_r(&seconds, &then) == nullptr || ::localtime_r(&now, &today) == nullptr) {
+        return "?";
+    }
+    const bool this_year = then.tm_year == today.tm_year;
+    const bool this_day = this_year && then.tm_yday == today.tm_yday;
+    std::array<char, 16> text{};
+    const char* form = this_day ? "%H:%M" : this_year ? "%b%d" : "%Y";
+    const size_t length = std::strftime(text.data(), text.size(), form, &then);
+    return std::string(text.data(), length);
+}
+
+// The TIME column: [days-]hh:mm:ss.
+std::string cpuTime(uint64_t seconds) {
+    constexpr uint64_t kDay = 86400;
+    constexpr uint64_t kHour = 3600;
+    constexpr uint64_t kMinute = 60;
+    std::array<char, 48> text{};
+    const std::string days = seconds >= kDay ? std::to_string(seconds / kDay) + "-" : "";
+    (void)std::snprintf(
+        text.data(), text.size(), "%02u:%02u:%02u", static_cast<unsigned>(seconds % kDay / kHour),
+        static_cast<unsigned>(seconds % kHour / kMinute), static_cast<unsigned>(seconds % kMinute));
+    return days + text.data();
 }
 
 }  // namespace
@@ -121,6 +162,23 @@ Result<std::string> filterPs(std::string_view ps_output, const std::vector<pid_t
         }
     }
     if (!column) return fail(Code::kInvalidArgument, "couldn't find PID field in ps output");
+    return out;
+}
+
+std::string processTable(const std::vector<ProcessRow>& rows, time_t now) {
+    std::string out = "UID          PID    PPID  C STIME TTY          TIME CMD\n";
+    for (const ProcessRow& row : rows) {
+        const std::string user = row.uid == 0 ? "root" : std::to_string(row.uid);
+        const std::string terminal =
+            row.terminal.empty() ? "?" : base::printable(row.terminal.substr(0, kTerminalWidth));
+        std::array<char, 128> line;
+        const int n = std::snprintf(line.data(), line.size(), "%-8s %7d %7d %2u %5s %-8s %8s ",
+                                    user.c_str(), row.pid, row.parent, percentOfCpu(row, now),
+                                    startTime(row.started, now).c_str(), terminal.c_str(),
+                                    cpuTime(row.cpu_ms / 1000).c_str());
+        out.append(line.data(), std::min(static_cast<size_t>(n), line.size() - 1));
+        out += base::printable(row.command) + "\n";
+    }
     return out;
 }
 

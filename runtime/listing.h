@@ -1,6 +1,7 @@
 // What state, list and ps print, byte for byte. Source: runc's output, which callers parse.
 #pragma once
 
+#include <ctime>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -33,6 +34,10 @@ std::string pidsJson(const std::vector<pid_t>& pids);
 // The header of `ps_output` and the lines whose PID is one of `pids`. Fails when there is no column
 // of that name or something else than a number is in it.
 base::Result<std::string> filterPs(std::string_view ps_output, const std::vector<pid_t>& pids);
+
+// What `ps -ef` would print of these at the time `now`, in the form of procps: the header and a
+// line for each. Users but root by number: their names are in the container.
+std::string processTable(const std::vector<ProcessRow>& rows, time_t now);
 
 // The name of `uid` in a passwd file's text, "#uid" when it has none.
 std::string ownerName(uid_t uid, std::string_view passwd);

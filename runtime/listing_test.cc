@@ -1,6 +1,9 @@
 #include "runtime/listing.h"
 
+#include <algorithm>
 #include <boost/test/unit_test.hpp>
+#include <cstdint>
+#include <ctime>
 
 namespace arca::runtime {
 namespace {
@@ -44,6 +47,35 @@ BOOST_AUTO_TEST_CASE(a_stopped_container_has_pid_0_and_no_empty_annotations) {
     BOOST_TEST(json.find("\"pid\": 0,") != std::string::npos);
     BOOST_TEST(json.find("\"status\": \"stopped\"") != std::string::npos);
     BOOST_TEST(json.find("annotations") == std::string::npos);
+}
+
+BOOST_AUTO_TEST_CASE(processes_as_a_table) {
+    constexpr time_t kNow = 1'800'000'000;
+    const ProcessRow init{1, 0, 0, "", kNow - 100, 1500, "sleep 600"};
+    const ProcessRow shell{12345, 1, 1000, "pts/0", kNow - 400 * 86400, 90061000, "-sh"};
+    tm then{};
+    const time_t began = kNow - 100;
+    ::localtime_r(&began, &then);
+    char clock[8];
+    std::strftime(clock, sizeof clock, "%H:%M", &then);
+    BOOST_TEST(processTable({init, shell}, kNow) ==
+               "UID          PID    PPID  C STIME TTY          TIME CMD\n"
+               "root           1       0  1 " +
+                   std::string(clock) +
+                   " ?        00:00:01 sleep 600\n"
+                   "1000       12345       1  0  2025 pts/0    1-01:01:01 -sh\n");
+    BOOST_TEST(processTable({}, kNow) ==
+               "UID          PID    PPID  C STIME TTY          TIME CMD\n");
+}
+
+BOOST_AUTO_TEST_CASE(a_table_of_what_a_hostile_guest_says_stays_a_table) {
+    constexpr time_t kNow = 1'800'000'000;
+    const std::string table = processTable(
+        {{-1, -1, ~0U, "\x1b[2Jpts/0", INT64_MIN, ~uint64_t{0}, "a\nroot 1 \x1b[2J\xff"},
+         {1, 1, 1, std::string(1000, 't'), INT64_MAX, 0, ""}},
+        kNow);
+    BOOST_TEST(std::count(table.begin(), table.end(), '\n') == 3);
+    BOOST_TEST(table.find('\x1b') == std::string::npos);
 }
 
 BOOST_AUTO_TEST_CASE(list_as_json) {

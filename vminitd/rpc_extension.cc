@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "spec/version.h"
+#include "vminitd/process_details.h"
 #include "vminitd/rpc_status.h"
 #include "vminitd/service.h"
 #include "vminitd/vm_power.h"
@@ -159,6 +160,17 @@ class PowerOffReactor : public ServerUnaryReactor {
     VmPower& power_;
 };
 
+void addDetails(const ProcessDetails& details, ext::ListProcessesResponse& response) {
+    ext::ListProcessesResponse::Process& process = *response.add_processes();
+    process.set_pid(details.pid);
+    process.set_parent(details.parent);
+    process.set_uid(details.uid);
+    process.set_terminal(details.terminal);
+    process.set_started(details.started);
+    process.set_cpu_ms(details.cpu_ms);
+    process.set_command(details.command);
+}
+
 }  // namespace
 
 ServerUnaryReactor* ExtensionService::Version(CallbackServerContext* context,
@@ -179,12 +191,16 @@ ServerUnaryReactor* ExtensionService::Version(CallbackServerContext* context,
 ServerUnaryReactor* ExtensionService::ListProcesses(CallbackServerContext* context,
                                                     const ext::ListProcessesRequest* request,
                                                     ext::ListProcessesResponse* response) {
-    return onLoop(context, [this, id = request->container_id(), response](auto finish) {
+    return onLoop(context, [this, id = request->container_id(), details = request->details(),
+                            response](auto finish) {
         const auto pids = parts_.agent.listProcesses(id);
-        if (pids) {
-            for (const pid_t pid : *pids) response->add_pids(pid);
+        if (!pids) return finish(base::fail(base::Error(pids.error())));
+        for (const pid_t pid : *pids) {
+            response->add_pids(pid);
+            if (!details) continue;
+            if (const auto process = processDetails(pid)) addDetails(*process, *response);
         }
-        finish(pids ? Result<>() : Result<>(base::fail(base::Error(pids.error()))));
+        finish({});
     });
 }
 

@@ -305,6 +305,17 @@ class DockerLifecycle(harness.EngineCase):
             return rows, default.text.splitlines()[0].split(), len(default.text.splitlines())
         self.compare(scenario)
 
+    def test_top_lists_no_process_outside_the_containers_cgroup(self):
+        """What the runtime says is taken for pids of this host, wherever the container is."""
+        def scenario(runtime):
+            container = self.ready(runtime, "sleep 100009 & sleep 100010 & echo ready; wait")
+            identity = self.engine.inspect(container, "{{.Id}}")
+            rows = self.check(self.engine("top", container, "-o", "pid,args")).text.splitlines()[1:]
+            for row in rows:
+                self.assertIn(identity, Path(f"/proc/{row.split()[0]}/cgroup").read_text(encoding="ascii"), row)
+            return bool(rows)
+        self.compare(scenario)
+
     def test_stats_show_memory_and_processes(self):
         def scenario(runtime):
             container = self.ready(runtime, "sleep 100007 & sleep 100008 & echo ready; wait", "--memory", "64m",

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 
 os.environ["ARCA_SANDBOX"] = "vm"
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
@@ -228,6 +229,25 @@ class Guest(Sandbox):
         self.fails("--configuration", settings, "create", "--bundle",
                    self.bundle("true", process={"apparmorProfile": "docker-default"}).path, self.new_id(), says="docker-default")
 
+    def test_ps_is_a_table_of_the_guests_processes_and_an_array_of_this_hosts(self):
+        c = self.create(self.bundle("sh", "-c", "sleep 601 & exec sleep 600", process={"user": {"uid": 7, "gid": 7}}))
+        self.ok("start", c)
+        self.ok("exec", "-d", "--user", "0", c, "sleep", "602")
+        until(lambda: len(self.ok("ps", c).out.splitlines()) == 4, "three processes")
+        header, *rows = (line.split(None, 7) for line in self.ok("ps", c, "-ef").out.splitlines())
+        self.assertEqual(header, ["UID", "PID", "PPID", "C", "STIME", "TTY", "TIME", "CMD"])
+        self.assertEqual(sorted((row[0], row[7]) for row in rows),
+                         [("7", "sleep 600"), ("7", "sleep 601"), ("root", "sleep 602")])
+        parents = {row[7]: (row[1], row[2]) for row in rows}
+        self.assertEqual(parents["sleep 601"][1], parents["sleep 600"][0])
+        today = {time.strftime("%H:%M", time.localtime(time.time() - back)) for back in range(0, 300, 30)}
+        self.assertLessEqual({row[4] for row in rows}, today)
+        self.assertEqual(json.loads(self.ok("ps", "--format", "json", c).out), [self.state(c)["pid"]])
+        self.ok("kill", c, "KILL")
+        self.wait_status(c, "stopped")
+        self.assertEqual(len(self.ok("ps", c).out.splitlines()), 1)
+        self.assertEqual(self.ok("ps", "--format", "json", c).out, "null\n")
+
     def test_what_a_guest_cannot_do_is_an_error(self):
         self.fails("run", "--bundle", self.bundle("true", linux={"intelRdt": {"closID": "x"}}).path, self.new_id(),
                    says="linux.intelRdt: not supported")
@@ -236,7 +256,7 @@ class Guest(Sandbox):
                   "uidMappings": [{"containerID": 0, "hostID": 1, "size": 1}], "gidMappings": [{"containerID": 0, "hostID": 1, "size": 1}]}
         self.fails("run", "--bundle", self.bundle("true", writable=True, mounts=[mapped]).path, self.new_id(),
                    says="id mappings of the mount at /data: not supported in a sandbox with a guest")
-        self.fails("ps", c, says="only --format json")
+        self.fails("ps", c, "-o", "pid", says="only -ef is supported")
         given = self.call(["/bin/sh", "-c", 'exec "$@" 3</dev/null', "sh", *self.command("exec", "--preserve-fds", "1", c, "true")])
         self.assertEqual((given.code, given.out), (255, ""), given)
         self.assertIn("descriptors (--preserve-fds, LISTEN_FDS) cannot be passed into a guest", given.err)
@@ -278,7 +298,7 @@ class Streams(Sandbox):
                                  stdout=subprocess.PIPE, stderr=subprocess.PIPE)
             running.append((number, process))
         # All are there before the first is let go.
-        until(lambda: len(json.loads(self.ok("ps", "--format", "json", c).out)) >= 65, "64 processes", 4 * SECONDS)
+        until(lambda: len(self.ok("ps", c).out.splitlines()) >= 66, "64 processes", 4 * SECONDS)
         results = {}
 
         def finish(number, process):

@@ -1,6 +1,8 @@
 // ps: the processes of a container.
 #include <unistd.h>
 
+#include <ctime>
+
 #include "base/error_texts.h"
 #include "base/strings.h"
 #include "base/subprocess.h"
@@ -42,6 +44,28 @@ Result<std::string> runPs(const std::vector<std::string>& options) {
     return std::move(outcome.out);
 }
 
+// The numbers of processes in a guest say nothing here, or name somebody else: who asks for
+// numbers, as engines do for their own `top`, gets the one of this host.
+Result<int> psOfGuest(Container& container, Status status, bool numbers,
+                      const std::vector<std::string>& options) {
+    const bool stopped = status == Status::kStopped;
+    if (numbers) {
+        std::vector<pid_t> pids;
+        if (!stopped && container.record.init.pid > 0) pids.push_back(container.record.init.pid);
+        return printOut(pidsJson(pids));
+    }
+    if (!options.empty() && options != std::vector<std::string>{"-ef"}) {
+        return fail(Code::kUnsupported,
+                    "ps: the processes are in a guest, where no ps takes options: only -ef is "
+                    "supported, or exec the container's own ps");
+    }
+    std::vector<ProcessRow> rows;
+    if (!stopped) {
+        ARCA_TRY(rows, container.driver->describeProcesses(container.record.id));
+    }
+    return printOut(processTable(rows, std::time(nullptr)));
+}
+
 }  // namespace
 
 Result<int> psCommand(Context& context) {
@@ -52,17 +76,16 @@ Result<int> psCommand(Context& context) {
     const std::vector<std::string>& words = context.arguments.positional();
     ARCA_TRY(Container container, openContainer(context, words.front(), Lock::kNone));
     ARCA_TRY(const Status status, container.status());
+    const std::vector<std::string> options(words.begin() + 1, words.end());
+    if (!container.driver->sharesPids()) {
+        return psOfGuest(container, status, format == "json", options);
+    }
     std::vector<pid_t> pids;
     if (status != Status::kStopped || !container.record.private_pid_namespace) {
         ARCA_TRY(pids, container.driver->listProcesses(container.record.id));
     }
     if (format == "json") return printOut(pidsJson(pids));
-    if (!container.driver->sharesPids()) {
-        return fail(Code::kUnsupported,
-                    "ps: the processes are in a guest; only --format json is supported, or exec "
-                    "the container's own ps");
-    }
-    ARCA_TRY(const std::string output, runPs({words.begin() + 1, words.end()}));
+    ARCA_TRY(const std::string output, runPs(options));
     ARCA_TRY(const std::string filtered, filterPs(output, pids));
     return printOut(filtered);
 }

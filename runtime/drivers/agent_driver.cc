@@ -35,6 +35,23 @@ Result<std::vector<pid_t>> AgentDriver::listProcesses(const std::string& contain
     return std::vector<pid_t>(response.pids().begin(), response.pids().end());
 }
 
+Result<std::vector<ProcessRow>> AgentDriver::describeProcesses(const std::string& container_id) {
+    extension_api::ListProcessesRequest request;
+    extension_api::ListProcessesResponse response;
+    request.set_container_id(container_id);
+    request.set_details(true);
+    ARCA_CHECK(call(ARCA_EXTENSION_RPC("ListProcesses"), request, response));
+    if (response.processes().empty() && !response.pids().empty()) {
+        return fail(Code::kUnsupported, "the guest's agent tells only the pids of processes");
+    }
+    std::vector<ProcessRow> rows;
+    for (const auto& process : response.processes()) {
+        rows.push_back({process.pid(), process.parent(), process.uid(), process.terminal(),
+                        process.started(), process.cpu_ms(), process.command()});
+    }
+    return rows;
+}
+
 Result<> AgentDriver::pause(const std::string& container_id) {
     return callFor<extension_api::PauseRequest, extension_api::PauseResponse>(
         ARCA_EXTENSION_RPC("Pause"), container_id);

@@ -16,6 +16,8 @@ namespace arca::runtime {
 class AgentDriver : public Driver {
  public:
     base::Result<std::vector<pid_t>> listProcesses(const std::string& container_id) override;
+    base::Result<std::vector<ProcessRow>> describeProcesses(
+        const std::string& container_id) override;
     base::Result<> pause(const std::string& container_id) override;
     base::Result<> resume(const std::string& container_id) override;
     base::Result<> update(const std::string& container_id, const std::string& resources) override;

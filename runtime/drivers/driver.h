@@ -84,6 +84,17 @@ class ServiceWatch {
     virtual base::Result<std::optional<ServiceEnd>> next() = 0;
 };
 
+// A process as ps(1) shows it. Where it is in a guest all of it is the guest's word.
+struct ProcessRow {
+    pid_t pid = 0;
+    pid_t parent = 0;
+    uid_t uid = 0;
+    std::string terminal;  // empty: none
+    int64_t started = 0;   // seconds since the epoch
+    uint64_t cpu_ms = 0;
+    std::string command;
+};
+
 class Driver {
  public:
     Driver() = default;
@@ -113,8 +124,11 @@ class Driver {
     virtual base::Result<> signalInit(const ContainerDir& dir, const Record& record,
                                       int signal_number) = 0;
 
-    // Processes of the container, as pids of this host.
+    // Processes of the container, as pids of the agent: of this host where sharesPids().
     virtual base::Result<std::vector<pid_t>> listProcesses(const std::string& container_id) = 0;
+    // The same with what ps(1) tells of each.
+    virtual base::Result<std::vector<ProcessRow>> describeProcesses(
+        const std::string& container_id) = 0;
 
     virtual base::Result<> pause(const std::string& container_id) = 0;
     virtual base::Result<> resume(const std::string& container_id) = 0;
