@@ -52,12 +52,12 @@ BOOST_AUTO_TEST_CASE(a_stopped_container_has_pid_0_and_no_empty_annotations) {
 BOOST_AUTO_TEST_CASE(processes_as_a_table) {
     constexpr time_t kNow = 1'800'000'000;
     const ProcessRow init{1, 0, 0, "", kNow - 100, 1500, "sleep 600"};
-    const ProcessRow shell{12345, 1, 1000, "pts/0", kNow - 400 * 86400, 90061000, "-sh"};
+    const ProcessRow shell{12345, 1, 1000, "pts/0", kNow - time_t{400} * 86400, 90061000, "-sh"};
     tm then{};
     const time_t began = kNow - 100;
-    ::localtime_r(&began, &then);
+    BOOST_TEST_REQUIRE(::localtime_r(&began, &then) != nullptr);
     char clock[8];
-    std::strftime(clock, sizeof clock, "%H:%M", &then);
+    BOOST_TEST(std::strftime(clock, sizeof clock, "%H:%M", &then) == 5U);
     BOOST_TEST(processTable({init, shell}, kNow) ==
                "UID          PID    PPID  C STIME TTY          TIME CMD\n"
                "root           1       0  1 " +

@@ -34,12 +34,12 @@ BOOST_AUTO_TEST_CASE(a_terminal_has_its_name) {
     BOOST_TEST_REQUIRE(::unlockpt(master) == 0);
     const std::string name = ::ptsname(master);
     int ready[2];
-    BOOST_TEST_REQUIRE(::pipe(ready) == 0);
+    BOOST_TEST_REQUIRE(::pipe2(ready, O_CLOEXEC) == 0);
     const pid_t child = ::fork();
     if (child == 0) {
         // A session leader without a terminal gets the first one that it opens.
-        const bool got = ::setsid() > 0 && ::open(name.c_str(), O_RDWR) >= 0;
-        (void)!::write(ready[1], got ? "y" : "n", 1);
+        const bool got = ::setsid() > 0 && ::open(name.c_str(), O_RDWR | O_CLOEXEC) >= 0;
+        if (::write(ready[1], got ? "y" : "n", 1) != 1) ::_exit(1);
         ::pause();
         ::_exit(0);
     }

@@ -227,7 +227,7 @@ void ends(Claims& claims) {
         frame.insert(frame.begin(), sizeof(VnetHeader), 0);
         base::appendFrame(stream, frame);
         // It may have ended already, of what the kernel says of the interface.
-        (void)!::send(guest.get(), stream.data(), stream.size(), MSG_NOSIGNAL);
+        (void)::send(guest.get(), stream.data(), stream.size(), MSG_NOSIGNAL);
         claims.check(world.whyEnded().find("removed") != std::string::npos,
                      "with the next frame for an interface that is gone");
     }

@@ -114,8 +114,7 @@ std::vector<std::string> qemuArguments(const MonitorConfig& config, const Kernel
         const std::string id = "disk" + std::to_string(number++);
         std::string path;
         // A comma ends a value of QEMU's options unless it is doubled.
-        for (const char c : disk.substr(3))
-            path += c == ',' ? std::string(",,") : std::string(1, c);
+        for (const char c : disk.substr(3)) path.append(c == ',' ? 2 : 1, c);
         args.insert(args.end(), {"-drive",
                                  "if=none,format=raw,id=" + id + ",file=" + path +
                                      (read_only ? ",readonly=on" : ""),
