@@ -189,6 +189,13 @@ class Guest(Sandbox):
         self.fails("run", "--bundle", self.bundle("true", annotations={"io.arca.vm.kernel": "/x"}).path, self.new_id(),
                    says="io.arca.vm.kernel: not in allowed_annotations")
 
+    def test_a_command_in_a_chroot_finds_its_folders(self):
+        root, mounted = os.path.join(self.dir, "chroot"), 'mount -n --rbind / "$0" && exec chroot "$0" "$@"'
+        os.mkdir(root)
+        result = self.call(["unshare", "--mount", "sh", "-c", mounted, root,
+                            *self.command("run", "--bundle", self.bundle("echo", "inside").path, self.new_id())])
+        self.assertEqual((result.code, result.out), (0, "inside\n"), result)
+
     def test_a_disk_image_can_be_the_root_file_system(self):
         bundle = self.bundle("sh", "-c", "cat /proc/mounts | head -1; echo kept > /written; cat /etc/group | wc -l",
                              writable=True, annotations={"io.arca.vm.rootfs_image": os.path.join(self.dir, "root.img")})

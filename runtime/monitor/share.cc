@@ -52,12 +52,14 @@ bool isName(const std::string& name) {
 }  // namespace
 
 Result<Share> Share::make(int dir_fd) {
+    // Before that: seen from another mount namespace a descriptor's path is that of the whole
+    // machine, of which a command in a chroot has only a part.
+    ARCA_TRY(const std::string dir, pathOf(dir_fd));
     if (::unshare(CLONE_NEWNS) != 0) return failErrno("make a mount namespace");
     // What the caller unmounts must go here too: nothing of the host is held.
     if (::mount("", "/", nullptr, MS_SLAVE | MS_REC, nullptr) != 0) {
         return failErrno("make mounts slaves");
     }
-    ARCA_TRY(const std::string dir, pathOf(dir_fd));
     const std::string writable = dir + "/share.rw";
     const std::string served = dir + "/share";
     ARCA_CHECK(makeDir(dir_fd, "share.rw"));
