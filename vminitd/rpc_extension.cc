@@ -195,12 +195,15 @@ ServerUnaryReactor* ExtensionService::ListProcesses(CallbackServerContext* conte
                             response](auto finish) {
         const auto pids = parts_.agent.listProcesses(id);
         if (!pids) return finish(base::fail(base::Error(pids.error())));
-        for (const pid_t pid : *pids) {
-            response->add_pids(pid);
-            if (!details) continue;
-            if (const auto process = processDetails(pid)) addDetails(*process, *response);
-        }
-        finish({});
+        for (const pid_t pid : *pids) response->add_pids(pid);
+        if (!details) return finish({});
+        const bool taken = details_.post([finish, response, pids = *pids] {
+            for (const pid_t pid : pids) {
+                if (const auto process = processDetails(pid)) addDetails(*process, *response);
+            }
+            finish({});
+        });
+        if (!taken) finish(base::fail(Code::kUnavailable, "processes of others are being read"));
     });
 }
 

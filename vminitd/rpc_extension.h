@@ -50,6 +50,8 @@ class ExtensionService : public ext::SandboxExtension::CallbackService {
     }
 
     RpcServer::Parts parts_;
+    // How long it takes to read what a process says of itself is up to that.
+    Workers details_{2, 64};
 };
 
 }  // namespace arca::vminitd
