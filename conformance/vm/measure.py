@@ -4,7 +4,7 @@
     measure.py [boot] [run] [memory] [streams] [--runs N] [--cpus N]     (all of them by default)
 
 boot      from the start of QEMU to the first gRPC answer, against the same kernel whose init only powers off: as Debian
-          packs it (vmlinuz), and unpacked (vmlinux), as our VMs boot it
+          packs it (vmlinuz), with QEMU's usual memory; and as our VMs boot it (vmlinux, memory in huge pages)
 run       from the start of `arca-runtime --sandbox vm run` to the container's first output, against the same
 memory    the agent's resident memory, idle and with 64 processes with stdio
 streams   a program's output through the agent, against the same stream straight from the guest's vsock
@@ -59,7 +59,7 @@ def first_answer(kernel, image, ram):
 
 @contextlib.contextmanager
 def huge_pages(folder):
-    """A tmpfs of huge pages: what our VMs have, all that is compared with them has too."""
+    """A tmpfs of huge pages, which the memory of our VMs is in too."""
     ram = folder / "ram"
     ram.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "huge=within_size", "guest-memory", str(ram)], check=True)
@@ -80,13 +80,13 @@ def bare_boot(kernel, image, ram):
 def measured(kernel, folder, ram, runs, name, ours, units):
     """Ours and the bare kernels by turns, so that what else the machine does hits all alike."""
     empty = empty_image(folder)
-    kernels = {"bare vmlinuz to power-off": dataclasses.replace(kernel, unpacked=None)}
+    kernels = {"bare vmlinuz to power-off": (dataclasses.replace(kernel, unpacked=None), None)}
     if kernel.unpacked:
-        kernels["bare vmlinux to power-off"] = kernel
+        kernels["bare vmlinux to power-off"] = (kernel, ram)
     times = {title: [] for title in (*kernels, name)}
     for _ in range(runs):
-        for title, bare in kernels.items():
-            times[title].append(bare_boot(bare, empty, ram))
+        for title, (bare, memory) in kernels.items():
+            times[title].append(bare_boot(bare, empty, memory))
         times[name].append(ours())
     for number, unit in enumerate(units):
         figures = {}
