@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "base/files.h"
+#include "base/process_stat.h"
 #include "base/socket.h"
 #include "base/strings.h"
 
@@ -31,45 +32,18 @@ struct PidfdInfo {
 constexpr uint64_t kPidfdInfoExit = 1ULL << 3U;
 constexpr unsigned long kPidfdGetInfo = _IOWR(0xFF, 11, PidfdInfo);
 
-struct StatFields {
-    char state;
-    uint64_t start_time_ticks;
-};
-
-Result<StatFields> readStat(pid_t pid) {
-    const std::string path = "/proc/" + std::to_string(pid) + "/stat";
-    auto text = readFile(path, 4096);
-    if (!text) {
-        // ESRCH: it went between open and read.
-        return fail(Code::kNotFound, "process " + std::to_string(pid) + ": no such process", ESRCH);
-    }
-    // The command name may hold spaces and brackets; the fields count from the last bracket on.
-    const size_t bracket = text->rfind(')');
-    if (bracket == std::string::npos || bracket + 2 >= text->size()) {
-        return fail(Code::kInternal, path + ": not in the known form");
-    }
-    const auto fields = split(std::string_view(*text).substr(bracket + 2), ' ');
-    constexpr size_t kStartTime = 22 - 3;  // the first field here is number 3, the state
-    if (fields.size() <= kStartTime || fields[0].empty()) {
-        return fail(Code::kInternal, path + ": not in the known form");
-    }
-    const auto start = parseNumber<uint64_t>(fields[kStartTime]);
-    if (!start) return fail(Code::kInternal, path + ": start time is no number");
-    return StatFields{fields[0].front(), *start};
-}
-
 }  // namespace
 
 Result<uint64_t> processStartTime(pid_t pid) {
-    ARCA_TRY(const StatFields fields, readStat(pid));
-    return fields.start_time_ticks;
+    ARCA_TRY(const ProcessStat stat, readProcessStat(pid));
+    return stat.start_time_ticks;
 }
 
 bool isAlive(const ProcessIdentity& identity) {
     if (identity.pid <= 0) return false;
-    const auto fields = readStat(identity.pid);
-    if (!fields || fields->start_time_ticks != identity.start_time_ticks) return false;
-    return fields->state != 'Z' && fields->state != 'X';
+    const auto stat = readProcessStat(identity.pid);
+    if (!stat || stat->start_time_ticks != identity.start_time_ticks) return false;
+    return stat->state != 'Z' && stat->state != 'X';
 }
 
 bool inUserNamespace() {

@@ -14,6 +14,7 @@
 
 #include "base/files.h"
 #include "base/process.h"
+#include "base/process_stat.h"
 #include "base/strings.h"
 #include "base/unique_fd.h"
 
@@ -27,20 +28,13 @@ struct Entry {
     std::vector<pid_t> numbers;  // in each namespace, from that of /proc to its own
 };
 
-std::string_view field(std::string_view status, std::string_view name) {
-    for (const std::string_view line : split(status, '\n')) {
-        if (line.substr(0, name.size()) == name) return trim(line.substr(name.size()));
-    }
-    return {};
-}
-
 Result<Entry> readEntry(int proc, const std::string& name) {
     ARCA_TRY(const std::string status, readFile(name + "/status", 65536, proc));
     Entry entry;
-    const std::string_view state = field(status, "State:");
+    const std::string_view state = statusField(status, "State:");
     entry.ended = state.empty() || state.front() == 'Z' || state.front() == 'X';
-    entry.parent = parseNumber<pid_t>(field(status, "PPid:")).value_or(0);
-    for (const std::string_view number : split(field(status, "NSpid:"), '\t')) {
+    entry.parent = parseNumber<pid_t>(statusField(status, "PPid:")).value_or(0);
+    for (const std::string_view number : split(statusField(status, "NSpid:"), '\t')) {
         if (const auto pid = parseNumber<pid_t>(number)) entry.numbers.push_back(*pid);
     }
     if (entry.numbers.empty()) return fail(Code::kUnavailable, "/proc does not tell pids");
